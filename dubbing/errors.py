@@ -1,0 +1,105 @@
+"""Exceptions of the engine: each says what went wrong, where, and what to do.
+
+The command line maps every class to one exit code (`exit_code`). Library code raises these and
+nothing else for conditions that a caller can meet with bad input; a bug stays a bug and surfaces
+as the Python error that it is.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+class DubbingError(Exception):
+    """Base class. `exit_code` is the status with which the command line ends."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, path: str | Path | None = None, hint: str | None = None):
+        self.message = message
+        self.path = str(path) if path is not None else None
+        self.hint = hint
+        super().__init__(str(self))
+
+    def __str__(self) -> str:
+        where = f"{self.path}: " if self.path else ""
+        what = f"{where}{self.message}"
+        return f"{what} ({self.hint})" if self.hint else what
+
+
+class InputNotFound(DubbingError):
+    """An input file does not exist or is not a regular file."""
+
+    exit_code = 3
+
+
+class NotAVideo(DubbingError):
+    """The file holds no picture stream that can be decoded."""
+
+    exit_code = 4
+
+
+class NoAudioStream(DubbingError):
+    """The file given as speech holds no sound stream that can be decoded."""
+
+    exit_code = 5
+
+
+class AudioUnusable(DubbingError):
+    """The speech is empty, silent from end to end, or shorter than 0.2 s."""
+
+    exit_code = 6
+
+
+class NoFaceFound(DubbingError):
+    """No frame of the video holds a usable face, or the chosen face does not exist."""
+
+    exit_code = 7
+
+
+class OutputUnwritable(DubbingError):
+    """The output can't be written there, exists already, or is one of the inputs."""
+
+    exit_code = 8
+
+
+class CheckpointNotFound(DubbingError):
+    """No checkpoint of that name is known and no such file exists."""
+
+    exit_code = 9
+
+
+class CheckpointCorrupt(DubbingError):
+    """A checkpoint exists but can't be read, or does not fit the networks."""
+
+    exit_code = 10
+
+
+class DiskFull(DubbingError):
+    """The disk had no room left for the result or a temporary file."""
+
+    exit_code = 11
+
+
+class MediaFailed(DubbingError):
+    """Decoding, encoding or muxing failed part way; the message holds the tool's own words."""
+
+    exit_code = 12
+
+
+class OptionInvalid(DubbingError):
+    """An option's value is outside its range or contradicts another."""
+
+    exit_code = 13
+
+
+class PersonaInvalid(DubbingError):
+    """A persona file can't be read or was made for another speaker, engine or model."""
+
+    exit_code = 14
+
+
+class Cancelled(DubbingError):
+    """The caller's progress callback or a signal asked the job to stop."""
+
+    exit_code = 130

@@ -1,0 +1,1 @@
+"""Networks of both stages: pure tensors, no files."""
