@@ -1,1 +1,1 @@
-
+"""Face geometry: mesh topology, morphable model, fitting, rasterising."""

@@ -1,0 +1,214 @@
+"""The command line `dub`: parses, calls the API, and maps exceptions to exit codes."""
+
+from __future__ import annotations
+
+import functools
+import json
+import sys
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from importlib.metadata import version as installed_version
+from pathlib import Path
+from typing import Annotated, Any, cast
+
+import typer
+
+from dubbing.console import shown_progress
+from dubbing.errors import Cancelled, DubbingError
+from dubbing.options import DubOptions, check_device_name
+from dubbing.options_cli import with_options
+from dubbing.training.options import (
+    GeometryTrainOptions,
+    PrepareOptions,
+    RendererTrainOptions,
+)
+
+app = typer.Typer(
+    help="Dub a video: the speaker's lips follow a new speech track, everything else stays.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,  # its boxes cut long option names off
+    pretty_exceptions_enable=False,
+)
+train = typer.Typer(
+    help="Train the networks on footage of your own.", no_args_is_help=True, rich_markup_mode=None
+)
+app.add_typer(train, name="train")
+
+DeviceOption = Annotated[
+    str, typer.Option(metavar="auto|cpu|cuda", help="Where the networks run; 'auto' takes a GPU.")
+]
+CheckpointOption = Annotated[
+    str, typer.Option(help="Name of a shipped checkpoint, or a folder that holds one.")
+]
+QuietOption = Annotated[bool, typer.Option("--quiet", help="Show nothing but errors.")]
+VideoArgument = Annotated[Path, typer.Argument(metavar="VIDEO", help="Video of the speaker.")]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line on `arguments` (default: those of the process); the exit status.
+
+    0 is success, 2 a command line that does not parse; each class of `dubbing.errors` has its own.
+    """
+    try:
+        app(args=None if arguments is None else list(arguments), prog_name="dub")
+    except DubbingError as error:
+        typer.echo(f"error: {error}", err=True)
+        return error.exit_code
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    return 0
+
+
+def _cancellable(command: Callable[..., None]) -> Callable[..., None]:
+    """Turn Ctrl-C into the engine's own Cancelled, which has a message and an exit status."""
+
+    @functools.wraps(command)
+    def run(*positional: Any, **values: Any) -> None:
+        try:
+            command(*positional, **values)
+        except KeyboardInterrupt as stop:
+            raise Cancelled("stopped from the keyboard; no output was written") from stop
+
+    return run
+
+
+@app.command("run", no_args_is_help=True)
+@with_options(DubOptions)
+@_cancellable
+def run_command(
+    video: VideoArgument,
+    audio: Annotated[Path, typer.Argument(metavar="AUDIO", help="The new speech.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The dubbed video to write.")],
+    options: DubOptions,
+    device: DeviceOption = "auto",
+    checkpoint: CheckpointOption = "default",
+    persona: Annotated[
+        Path | None, typer.Option(help="Speaker prepared by 'dub persona', to save that work.")
+    ] = None,
+    quiet: QuietOption = False,
+) -> None:
+    """Dub VIDEO with AUDIO."""
+    check_device_name(device)
+    from dubbing.dubber import Dubber
+    from dubbing.persona import Persona
+
+    dubber = Dubber.from_pretrained(checkpoint, device=device)
+    prepared = Persona.load(persona) if persona else None
+    with shown_progress(sys.stderr, quiet=quiet) as progress:
+        report = dubber.dub(
+            video, audio, output, options=options, persona=prepared, progress=progress
+        )
+    if not quiet:
+        for warning in report.warnings:
+            typer.echo(f"warning: {warning}", err=True)
+        typer.echo(f"{output}: {report.output.frames} frames at {report.fps:.1f} fps")
+
+
+@app.command("persona", no_args_is_help=True)
+@_cancellable
+def persona_command(
+    video: VideoArgument,
+    output: Annotated[Path, typer.Option("--output", "-o", help="The persona file to write.")],
+    speaker: Annotated[
+        str, typer.Option(help=DubOptions.__dataclass_fields__["speaker"].metadata["help"])
+    ] = "largest",
+    style: Annotated[
+        Path | None, typer.Option(help=DubOptions.__dataclass_fields__["style"].metadata["help"])
+    ] = None,
+    device: DeviceOption = "auto",
+    checkpoint: CheckpointOption = "default",
+    quiet: QuietOption = False,
+) -> None:
+    """Learn the speaker of VIDEO once, so that many dubs of that video pay once."""
+    options = DubOptions(speaker=speaker, style=style)
+    check_device_name(device)
+    from dubbing.dubber import Dubber
+
+    dubber = Dubber.from_pretrained(checkpoint, device=device)
+    with shown_progress(sys.stderr, quiet=quiet) as progress:
+        dubber.prepare(video, options=options, progress=progress).save(output)
+    if not quiet:
+        typer.echo(f"{output}: persona of {video}")
+
+
+@app.command("inspect", no_args_is_help=True)
+@_cancellable
+def inspect_command(
+    video: VideoArgument,
+    output_dir: Annotated[
+        Path | None,
+        typer.Option(help="Folder for the preview sheet and the JSON. Default: VIDEO's name."),
+    ] = None,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the facts as JSON in place of tables.")
+    ] = False,
+    device: DeviceOption = "auto",
+    checkpoint: CheckpointOption = "default",
+    quiet: QuietOption = False,
+) -> None:
+    """Show what the engine sees in VIDEO: media, faces, references, what would pass through."""
+    check_device_name(device)
+    from dubbing.dubber import Dubber
+    from dubbing.inspection_view import print_facts, save_inspection
+
+    dubber = Dubber.from_pretrained(checkpoint, device=device)
+    with shown_progress(sys.stderr, quiet=quiet) as progress:
+        inspection = dubber.inspect(video, progress=progress)
+    facts = inspection.to_dict()
+    saved = save_inspection(facts, inspection.preview, output_dir or Path(f"{video.stem}-inspect"))
+    if as_json:
+        typer.echo(json.dumps(facts, indent=2, ensure_ascii=False))
+    elif not quiet:
+        print_facts(facts, title=str(video))
+        typer.echo(f"saved {saved.sheet} and {saved.facts}")
+
+
+@app.command("demo")
+@_cancellable
+def demo_command(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the files.")] = Path(
+        "out/demo"
+    ),
+    device: DeviceOption = "auto",
+    checkpoint: CheckpointOption = "default",
+    quiet: QuietOption = False,
+) -> None:
+    """Dub an embedded speaker with embedded speech, and say where the result is."""
+    check_device_name(device)
+    from dubbing.demo import run_demo
+
+    with shown_progress(sys.stderr, quiet=quiet) as progress:
+        report = run_demo(output, device=device, checkpoint=checkpoint, progress=progress)
+    if not quiet:
+        typer.echo(f"speaker: {report.video.path}")
+        typer.echo(f"speech:  {report.audio.path}")
+        typer.echo(f"dubbed:  {report.output.path}")
+
+
+@app.command("version")
+def version_command() -> None:
+    """Print the version of the engine."""
+    typer.echo(installed_version("persona-dub"))
+
+
+def _train_command(module: str) -> Callable[..., None]:
+    def command(options: object) -> None:
+        # the training modules import torch: only the command that is run pays for that
+        run = cast(Callable[[object], object], import_module(module).run)
+        run(options)
+
+    return _cancellable(command)
+
+
+for _name, _kind, _help in (
+    ("prepare", PrepareOptions, "Track, filter and store footage for training."),
+    ("geometry", GeometryTrainOptions, "Train stage 1: speech to lower-face geometry."),
+    ("renderer", RendererTrainOptions, "Train stage 2: geometry and references to pixels."),
+):
+    _command = with_options(_kind)(_train_command(f"dubbing.training.{_name}"))
+    train.command(_name, help=_help, no_args_is_help=True)(_command)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,205 @@
+"""Hybrid fit of the morphable model to a track: closed form, then optimisation over the clip.
+
+Follows "geometry estimation (hybrid)" of the paper: a direct estimate gives the initial value, an
+optimisation over the whole clip with landmark, temporal and regularising terms tunes it. Ours: one
+alpha per speaker, and a small constant residual on top of the shape basis, so that the template is
+this person's face and not only its nearest point in the basis.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dubbing.geometry.morphable import MorphableModel, lip_opening
+from dubbing.geometry.pose import align, apply_pose, remove_pose
+from dubbing.geometry.topology import INNER_LIPS, LIPS, RIGID
+
+
+@dataclass(frozen=True)
+class FitOptions:
+    """Weights of the paper's terms and limits of the optimisation."""
+
+    landmark: float = 1.0  # projected against detected landmarks
+    temporal: float = 1.0  # L_tempo: velocities against detected velocities
+    smooth: float = 0.2  # lambda: Laplacian of pose and expression over time
+    regular: float = 0.05  # L_reg: distance from the initial values
+    steps: int = 30  # Adam steps per window
+    learning_rate: float = 0.01
+    window: int = 600  # frames optimised at once
+    overlap: int = 50  # frames shared by neighbouring windows, cross-faded
+    ridge: float = 0.02  # of the linear initial value
+    closed_share: float = 0.3  # of the frames, least open, that define the neutral face
+
+
+@dataclass(frozen=True)
+class FaceFit:
+    """A fitted track.
+
+    Attributes:
+        alpha: [S] shape coefficients.
+        template: [V, 3] the speaker's neutral face (shape basis and residual).
+        beta: [T, E] expression coefficients.
+        pose: [T, 6] weak-perspective poses in the pixels of the landmarks.
+        error: [T] mean distance of projected vertices to landmarks, in face heights.
+    """
+
+    alpha: Tensor
+    template: Tensor
+    beta: Tensor
+    pose: Tensor
+    error: Tensor
+
+
+def fit_track(
+    model: MorphableModel,
+    landmarks: Tensor,
+    options: FitOptions | None = None,
+    template: Tensor | None = None,
+) -> FaceFit:
+    """Fit `model` to landmarks [T, >=468, 3] of consecutive frames (pixels, z as x).
+
+    With `template` [V, 3] the neutral face is taken as known (same speaker, another clip).
+    """
+    options = options or FitOptions()
+    points = landmarks[:, : model.mean.shape[0]].to(model.mean)
+    alpha, neutral, beta, pose, points = _initial(model, points, options, template)
+    solver = _ExpressionSolver(model, options.ridge)
+    beta = solver(remove_pose(points, pose) - neutral)
+    beta, pose = _optimise_windows(model, neutral, points, beta, pose, options)
+    projected = apply_pose(model.vertices(neutral, beta), pose)
+    height = 2 * pose[:, 3].exp()
+    error = (projected - points)[..., :2].norm(dim=-1).mean(1) / height
+    return FaceFit(alpha, neutral, beta, pose, error)
+
+
+class _ExpressionSolver:
+    """Ridge regression of displacements on the expression basis, lips weighted."""
+
+    def __init__(self, model: MorphableModel, ridge: float):
+        weights = _vertex_weights(model)
+        basis = model.expression.flatten(1)
+        w = weights.repeat_interleave(3)
+        gram = (basis * w) @ basis.T
+        gram += ridge * gram.diagonal().mean() * torch.eye(len(basis)).to(basis)
+        self._project = torch.linalg.solve(gram, basis * w)
+
+    def __call__(self, displacement: Tensor) -> Tensor:
+        return displacement.flatten(1) @ self._project.T
+
+
+def _vertex_weights(model: MorphableModel) -> Tensor:
+    weights = torch.ones(model.mean.shape[0]).to(model.mean)
+    weights[list(LIPS)] = 3.0
+    weights[list(INNER_LIPS)] = 5.0
+    return weights
+
+
+def rigid_weights(model: MorphableModel) -> Tensor:
+    """[V] 1 where the skull moves the skin, 0 elsewhere."""
+    weights = torch.zeros(model.mean.shape[0]).to(model.mean)
+    weights[list(RIGID)] = 1.0
+    return weights
+
+
+def _initial(
+    model: MorphableModel, points: Tensor, options: FitOptions, template: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Alternate closed-form pose, shape and expression."""
+    rigid = rigid_weights(model)
+    solver = _ExpressionSolver(model, options.ridge)
+    neutral = model.mean if template is None else template
+    alpha = torch.zeros(len(model.shape)).to(model.mean)
+    beta = torch.zeros(len(points), len(model.expression)).to(model.mean)
+    pose, shifted = align(points, neutral, rigid)
+    for _ in range(3):
+        pose, shifted = align(points, model.vertices(neutral, beta), rigid)
+        flat = remove_pose(shifted, pose)
+        if template is None:
+            opening = lip_opening(flat)
+            closed = opening <= opening.quantile(options.closed_share)
+            neutral_seen = flat[closed].mean(0)
+            alpha = _shape_of(model, neutral_seen, options.ridge)
+            neutral = neutral_seen
+        beta = solver(flat - neutral)
+    return alpha, neutral, beta, pose, shifted
+
+
+def _shape_of(model: MorphableModel, neutral: Tensor, ridge: float) -> Tensor:
+    basis = model.shape.flatten(1)
+    gram = basis @ basis.T
+    gram += ridge * gram.diagonal().mean() * torch.eye(len(basis)).to(basis)
+    return torch.linalg.solve(gram, basis @ (neutral - model.mean).flatten())
+
+
+def _optimise_windows(
+    model: MorphableModel,
+    neutral: Tensor,
+    points: Tensor,
+    beta: Tensor,
+    pose: Tensor,
+    options: FitOptions,
+) -> tuple[Tensor, Tensor]:
+    total = len(points)
+    beta_sum, pose_sum = torch.zeros_like(beta), torch.zeros_like(pose)
+    weight_sum = torch.zeros(total, 1).to(beta)
+    start = 0
+    while True:
+        stop = min(start + options.window, total)
+        part = slice(start, stop)
+        fitted = _optimise(model, neutral, points[part], beta[part], pose[part], options)
+        ramp = torch.ones(stop - start, 1).to(beta)
+        fade = torch.linspace(0, 1, options.overlap + 2)[1:-1, None].to(beta)
+        if start > 0:
+            ramp[: options.overlap] = fade[: len(ramp)]
+        if stop < total:
+            ramp[-options.overlap :] = fade.flip(0)
+        beta_sum[part] += fitted[0] * ramp
+        pose_sum[part] += fitted[1] * ramp
+        weight_sum[part] += ramp
+        if stop == total:
+            return beta_sum / weight_sum, pose_sum / weight_sum
+        start = stop - options.overlap
+
+
+def _optimise(
+    model: MorphableModel,
+    neutral: Tensor,
+    points: Tensor,
+    beta0: Tensor,
+    pose0: Tensor,
+    options: FitOptions,
+) -> tuple[Tensor, Tensor]:
+    """Adam on (beta, pose) of one window. Distances are in half face heights."""
+    unit = pose0[:, 3].exp().mean()
+    weights = _vertex_weights(model)
+    weights = weights / weights.mean()
+    seen = points[..., :2] / unit
+    # pose steps in comparable units: translation as a share of the face
+    scale = torch.tensor([0.3, 0.3, 0.3, 0.3, unit, unit]).to(pose0)
+    beta = beta0.clone().requires_grad_()
+    step = torch.zeros_like(pose0).requires_grad_()
+    optimiser = torch.optim.Adam([beta, step], lr=options.learning_rate)
+    for _ in range(options.steps):
+        optimiser.zero_grad(set_to_none=True)
+        pose = pose0 + step * scale
+        drawn = apply_pose(model.vertices(neutral, beta), pose)[..., :2] / unit
+        loss = options.landmark * (_norm(drawn - seen) * weights).mean()
+        if len(points) > 1:
+            speed = torch.diff(drawn, dim=0) - torch.diff(seen, dim=0)
+            loss = loss + options.temporal * _norm(speed).mean()
+        if len(points) > 2:
+            bend = _norm(torch.diff(step * scale / scale.clamp_min(1), n=2, dim=0)
+                         + torch.diff(pose0 / scale.clamp_min(1), n=2, dim=0)).mean()
+            bend = bend + 0.05 * _norm(torch.diff(beta, n=2, dim=0)).mean()
+            loss = loss + options.temporal * options.smooth * bend
+        away = 0.05 * _norm(beta - beta0).mean() + _norm(step).mean()
+        (loss + options.regular * away).backward()
+        optimiser.step()
+    return beta.detach(), (pose0 + step * scale).detach()
+
+
+def _norm(x: Tensor) -> Tensor:
+    return (x.square().sum(-1) + 1e-10).sqrt()

@@ -1,0 +1,119 @@
+"""Video encoders: which exist, their quality options, the pixel format they are fed."""
+
+from __future__ import annotations
+
+import av
+
+from dubbing.errors import OptionInvalid
+from dubbing.media.pixels import is_rgb, layout_of, native_format
+
+OFFERED = (
+    "libx264",
+    "libx265",
+    "h264_nvenc",
+    "hevc_nvenc",
+    "libsvtav1",
+    "libvpx-vp9",
+    "ffv1",
+    "prores_ks",
+)
+"""Named in the message for an unknown encoder; any other video encoder of the build works too."""
+
+_EVEN_NOT_NEEDED = ("ffv1", "libvpx-vp9", "prores_ks", "mpeg4")
+_CRF_MAX = {"libx264": 51, "libx265": 51, "libsvtav1": 63, "libvpx-vp9": 63}
+
+
+def video_encoder(name: str) -> av.Codec:
+    """The encoder of that name.
+
+    Raises:
+        OptionInvalid: it is not in this build of the libraries, or not a video encoder.
+    """
+    try:
+        codec = av.Codec(name, "w")
+    except ValueError as error:
+        raise OptionInvalid(_unknown(name)) from error
+    if codec.type != "video":
+        raise OptionInvalid(_unknown(name))
+    return codec
+
+
+def _unknown(name: str) -> str:
+    existing = ", ".join(codec for codec in OFFERED if codec in av.codecs_available)
+    return f"there is no video encoder {name!r} in this build; there are {existing}"
+
+
+def quality_options(codec: str, crf: float | None, preset: str | None) -> dict[str, str]:
+    """Encoder options for a constant quality `crf` and a speed `preset`.
+
+    `crf` is the encoder's own scale (x264 and x265 0 to 51, VP9 and AV1 0 to 63, nvenc's cq 0 to
+    51); encoders without such a scale (ffv1 is lossless anyway) ignore both.
+
+    Raises:
+        OptionInvalid: `crf` is outside the scale.
+    """
+    top = _CRF_MAX.get(codec, 51 if codec.endswith("_nvenc") else None)
+    if crf is not None and top is not None and not 0 <= crf <= top:
+        raise OptionInvalid(f"crf {crf} is outside 0 to {top} of {codec}")
+    quality = {} if crf is None else {"crf": f"{crf:g}"}
+    speed = {} if preset is None else {"preset": preset}
+    if codec == "libx264":
+        return quality | speed
+    if codec == "libx265":
+        return quality | speed | {"x265-params": "log-level=error"}
+    if codec == "libsvtav1":
+        return quality | (speed if (preset or "").isdigit() else {})
+    if codec == "libvpx-vp9":
+        return quality | {"b": "0", "row-mt": "1"}
+    if codec == "ffv1":
+        return {"level": "3", "slicecrc": "1"}
+    if codec.endswith("_nvenc"):
+        rate = {} if crf is None else {"rc": "vbr", "cq": f"{crf:g}", "b": "0"}
+        return rate | speed
+    return {}
+
+
+def choose_pix_fmt(source: str, codec: str, width: int, height: int) -> str:
+    """The pixel format to encode: the source's where the encoder takes it, else the nearest.
+
+    Nearest loses least: first the colour family, then chroma resolution, then bit depth; of equal
+    ones the smallest wins. Pictures of odd width or height, which H.264, HEVC and AV1 can't hold
+    with subsampled chroma, get full chroma, never another size.
+
+    Raises:
+        OptionInvalid: the encoder takes no format of that size.
+    """
+    takes = [fmt.name for fmt in video_encoder(codec).video_formats or ()]
+    strict = codec not in _EVEN_NOT_NEEDED
+    fitting = [name for name in takes if not strict or _divisible(name, width, height)]
+    if source in fitting or not takes:
+        return source
+    known = [name for name in fitting if layout_of(name) is not None]
+    if not known:
+        raise OptionInvalid(f"{codec} takes no pixel format for {width}x{height} pictures")
+    return min(known, key=lambda name: _loss(native_format(source), name))
+
+
+def _divisible(name: str, width: int, height: int) -> bool:
+    layout = layout_of(name)
+    if layout is None:
+        return False
+    return width % (1 << layout.sub_x) == 0 and height % (1 << layout.sub_y) == 0
+
+
+def _loss(source: str, target: str) -> tuple[int, ...]:
+    a, b = layout_of(source), layout_of(target)
+    if a is None or b is None:
+        raise ValueError(f"{source} or {target} has no known layout")
+    gray_a, gray_b = a.kind == "gray", b.kind == "gray"
+    return (
+        int(gray_b and not gray_a),
+        int(is_rgb(source) != is_rgb(target)),
+        max(0, b.sub_x - a.sub_x) + max(0, b.sub_y - a.sub_y),
+        max(0, a.depth - b.depth),
+        int(a.always_full != b.always_full),
+        max(0, a.sub_x - b.sub_x) + max(0, a.sub_y - b.sub_y),
+        max(0, b.depth - a.depth),
+        int(a.kind != b.kind),
+        int("a" in target.replace("gray", "")),
+    )

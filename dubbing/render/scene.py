@@ -1,0 +1,181 @@
+"""From geometry to what the renderer reads: maps, masks and correspondences of windows.
+
+A window is the lower face at the renderer's own scale: WINDOW pixels, each `scale` frame pixels
+wide. Everything here is in window pixels; only `Window` knows the frame.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dubbing.geometry.pose import apply_pose, rotation_matrix
+from dubbing.geometry.raster import Raster, rasterize
+from dubbing.models.geometry_net import VERTEX_SCALE
+from dubbing.models.renderer import Correspondence, blurred
+from dubbing.render.mesh import RenderMesh, extended_displacement
+
+WINDOW = (144, 192)  # height, width in window pixels; multiples of the latent stride
+LIP_WINDOW = (80, 120)
+FEATHER = 2.5  # window pixels: smooths the mask's facets
+FACE_HEIGHT = 170.0  # window pixels from forehead to chin, as in a 256-px face crop
+
+
+@dataclass(frozen=True)
+class FaceStates:
+    """Geometry of some frames of one track.
+
+    Attributes:
+        vertices: [T, V + R, 3] extended mesh in frame pixels.
+        displacement: [T, V + R, 3] canonical expression displacement.
+        rotation: [T, 3, 3].
+        window: [T, 3] left, top (frame pixels) and scale (frame pixels per window pixel).
+    """
+
+    vertices: Tensor
+    displacement: Tensor
+    rotation: Tensor
+    window: Tensor
+
+    def __getitem__(self, index: Tensor | slice | list[int]) -> FaceStates:
+        return FaceStates(
+            self.vertices[index], self.displacement[index], self.rotation[index], self.window[index]
+        )
+
+    def in_window(self) -> Tensor:
+        """Vertices [T, V + R, 3] in window pixels."""
+        shift = torch.cat([self.window[:, :2], torch.zeros_like(self.window[:, :1])], -1)
+        return (self.vertices - shift[:, None]) / self.window[:, None, 2:]
+
+
+def face_windows(mesh: RenderMesh, pose: Tensor) -> Tensor:
+    """Windows [T, 3] (left, top, scale) of poses [T, 6] in frame pixels."""
+    scale = 2 * pose[:, 3].exp() / FACE_HEIGHT
+    middle = apply_pose(mesh.middle.expand(len(pose), 1, 3), pose)[:, 0, :2]
+    half = torch.tensor([WINDOW[1] / 2, WINDOW[0] / 2]).to(pose)
+    return torch.cat([middle - half * scale[:, None], scale[:, None]], -1)
+
+
+def face_states(
+    vertices: Tensor, displacement: Tensor, pose: Tensor, window: Tensor
+) -> FaceStates:
+    """Bundle extended vertices [T, V + R, 3] with expression displacements [T, V, 3]."""
+    return FaceStates(
+        vertices, extended_displacement(displacement), rotation_matrix(pose[:, :3]), window
+    )
+
+
+@dataclass(frozen=True)
+class TargetMaps:
+    """Maps of target windows: pncc [B, 3, h, w]; lips and mask [B, 1, h, w] in 0..1; raster."""
+
+    pncc: Tensor
+    lips: Tensor
+    mask: Tensor
+    raster: Raster
+
+
+def target_maps(mesh: RenderMesh, states: FaceStates) -> TargetMaps:
+    """Rasterise windows of B frames."""
+    raster = rasterize(states.in_window(), mesh.triangles, WINDOW, mesh.one_sided)
+    attributes = torch.cat([mesh.colours, mesh.lips[:, None], mesh.mask[:, None]], -1)
+    maps = raster.interpolate(attributes)
+    face = ((raster.triangle >= 0) & (raster.triangle < mesh.surface))[:, None]
+    mouth = (raster.triangle >= mesh.surface)[:, None] & (maps[:, 3:4] > 0)
+    lips = torch.where(mouth, 1.0, maps[:, 3:4])
+    mask = blurred(torch.where(mouth, 1.0, maps[:, 4:5]), FEATHER) * _edge_ramp(maps)
+    return TargetMaps(maps[:, :3] * face, lips.clamp(0, 1), mask.clamp(0, 1), raster)
+
+
+def _edge_ramp(like: Tensor, width: int = 6) -> Tensor:
+    """[1, 1, h, w]: 0 on the window's edge, 1 from `width` pixels on."""
+    h, w = like.shape[-2:]
+    y = torch.arange(h, device=like.device).add(0.5)
+    x = torch.arange(w, device=like.device).add(0.5)
+    y, x = torch.minimum(y, h - y) / width, torch.minimum(x, w - x) / width
+    return torch.minimum(y[:, None], x[None]).clamp(0, 1)[None, None]
+
+
+def reference_maps(mesh: RenderMesh, states: FaceStates) -> Tensor:
+    """PNCC maps [T, 3, h, w] of reference windows."""
+    raster = rasterize(states.in_window(), mesh.triangles[: mesh.surface], WINDOW)
+    return raster.interpolate(mesh.colours)
+
+
+def correspond(
+    raster: Raster,
+    target: FaceStates,
+    references: FaceStates,
+    count: int,
+    corner: Tensor | None = None,
+) -> Correspondence:
+    """Where target pixels lie in the windows of their references.
+
+    Args:
+        raster: of B target windows (or equal parts of them).
+        target: states of the B targets.
+        references: states of B * count references, those of one target together.
+        corner: [B, 2] (y, x) of the parts in the windows, where the raster is of parts.
+    """
+    batch = raster.triangle.shape[0]
+    places = references.in_window()[..., :2].unflatten(0, (batch, count))
+    moved = references.displacement.unflatten(0, (batch, count)) - target.displacement[:, None]
+    cost = moved.norm(dim=-1, keepdim=True) * VERTEX_SCALE
+    # one interpolation for every reference: [B, V, count * 3]
+    attributes = torch.cat([places, cost], -1).permute(0, 2, 1, 3).flatten(2)
+    maps = raster.interpolate(attributes).unflatten(1, (count, 3))
+    h, w = maps.shape[-2:]
+    place = maps[:, :, :2].permute(0, 1, 3, 4, 2)
+    # where no triangle lies (far corners) the same place of the window stands in
+    y = torch.arange(h, device=place.device).add(0.5)[:, None].expand(h, w)
+    x = torch.arange(w, device=place.device).add(0.5)[None].expand(h, w)
+    same = torch.stack([x, y], -1)[None, None]
+    if corner is not None:
+        same = same + corner.flip(-1)[:, None, None, None]
+    place = torch.where(raster.covered[:, None, ..., None], place, same)
+    relative = references.rotation.unflatten(0, (batch, count)).transpose(-1, -2)
+    relative = relative @ target.rotation[:, None]
+    trace = relative.diagonal(dim1=-2, dim2=-1).sum(-1)
+    return Correspondence(place, maps[:, :, 2], ((trace - 1) / 2).clamp(-1, 1).acos())
+
+
+def lip_corner(mesh: RenderMesh, states: FaceStates, pose: Tensor) -> Tensor:
+    """Top-left [T, 2] (y, x) of the lip window inside the window, on the token grid."""
+    mouth = apply_pose(mesh.mouth.expand(len(pose), 1, 3), pose)[:, 0, :2]
+    inside = (mouth - states.window[:, :2]) / states.window[:, 2:]
+    corner = inside.flip(-1) - torch.tensor(LIP_WINDOW).to(inside) / 2
+    corner = (corner / 4).round().long() * 4
+    limit = torch.tensor(WINDOW, device=corner.device) - torch.tensor(LIP_WINDOW).to(corner)
+    return torch.minimum(corner.clamp_min(0), limit)
+
+
+def part_of(raster: Raster, corner: Tensor, size: tuple[int, int]) -> Raster:
+    """Equal parts of a raster, one per picture, at corners [B, 2] (y, x)."""
+    return Raster(
+        cut(raster.triangle, corner, size),
+        cut(raster.weights.permute(0, 3, 1, 2), corner, size).permute(0, 2, 3, 1).contiguous(),
+        cut(raster.corners.permute(0, 3, 1, 2), corner, size).permute(0, 2, 3, 1).contiguous(),
+    )
+
+
+def cut(maps: Tensor, corner: Tensor, size: tuple[int, int]) -> Tensor:
+    """Parts [B, ..., h, w] of maps [B, ..., H, W] at corners [B, 2] (y, x)."""
+    height, width = size
+    parts = [
+        m[..., y : y + height, x : x + width]
+        for m, (y, x) in zip(maps, corner.tolist(), strict=True)
+    ]
+    return torch.stack(parts)
+
+
+def put(part: Tensor, corner: Tensor, size: tuple[int, int]) -> Tensor:
+    """The inverse of `cut` on a canvas of zeros [B, ..., H, W]."""
+    height, width = part.shape[-2:]
+    padded = [
+        F.pad(p, (x, size[1] - width - x, y, size[0] - height - y))
+        for p, (y, x) in zip(part, corner.tolist(), strict=True)
+    ]
+    return torch.stack(padded)

@@ -1,0 +1,185 @@
+"""What a dub did, as data that can be saved as JSON."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import json
+import os
+import tempfile
+from collections import defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from dubbing.errors import DiskFull, OutputUnwritable
+
+
+@dataclass(frozen=True)
+class PictureFacts:
+    """A video file. Times are seconds of presentation time; `width` and `height` are upright."""
+
+    path: str
+    frames: int
+    width: int
+    height: int
+    start_s: float
+    duration_s: float
+    codec: str = ""
+
+
+@dataclass(frozen=True)
+class SoundFacts:
+    """The speech file. `duration_s` is that of its decoded samples."""
+
+    path: str
+    codec: str
+    sample_rate: int
+    channels: int
+    duration_s: float
+
+
+@dataclass(frozen=True)
+class CheckpointFacts:
+    """The networks that were used: `sha256` maps each file's name to its hex digest."""
+
+    name: str
+    sha256: dict[str, str]
+
+
+@dataclass(frozen=True)
+class PassThrough:
+    """Output frames [start_frame, stop_frame) left as the source shows them, and why."""
+
+    reason: str
+    start_frame: int
+    stop_frame: int
+
+    @property
+    def frames(self) -> int:
+        return self.stop_frame - self.start_frame
+
+
+@dataclass(frozen=True)
+class FaceTrackFacts:
+    """One face over time: seen in `frames` of the source frames [start_frame, stop_frame).
+
+    `size_px` is the median side of its box; `dubbed` marks the speaker.
+    """
+
+    id: int
+    start_frame: int
+    stop_frame: int
+    frames: int
+    size_px: float
+    dubbed: bool
+
+
+@dataclass(frozen=True)
+class AudioAction:
+    """How the speech came into the result: `action` is "copied" or "encoded"."""
+
+    action: str
+    codec: str
+
+
+@dataclass(frozen=True)
+class StageTime:
+    """Wall-clock seconds of one stage, and the units (frames, unless it has none) it did."""
+
+    stage: str
+    seconds: float
+    units: int
+
+    @property
+    def fps(self) -> float:
+        return self.units / self.seconds if self.seconds > 0 else 0.0
+
+
+@dataclass
+class DubReport:
+    """Facts of one finished dub. Frame numbers count from 0; intervals exclude their end."""
+
+    video: PictureFacts
+    audio: SoundFacts
+    output: PictureFacts
+    options: dict[str, Any]
+    checkpoint: CheckpointFacts
+    device: str
+    engine_version: str
+    marking: str  # the provenance text that the result carries
+    frames_dubbed: int = 0
+    passed_through: list[PassThrough] = field(default_factory=list)
+    faces: list[FaceTrackFacts] = field(default_factory=list)
+    lip_references: list[int] = field(default_factory=list)
+    audio_action: AudioAction | None = None
+    stages: list[StageTime] = field(default_factory=list)
+    total_seconds: float = 0.0
+    peak_memory_mib: float = 0.0
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def pass_through_counts(self) -> dict[str, int]:
+        """Frames left as they were, per reason."""
+        counts: defaultdict[str, int] = defaultdict(int)
+        for item in self.passed_through:
+            counts[item.reason] += item.frames
+        return dict(counts)
+
+    @property
+    def fps(self) -> float:
+        """Output frames per second of wall-clock time, end to end."""
+        return self.output.frames / self.total_seconds if self.total_seconds > 0 else 0.0
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON values: the fields, and the counts and rates that follow from them."""
+        values = dataclasses.asdict(self)
+        values["pass_through_counts"] = self.pass_through_counts
+        values["fps"] = round(self.fps, 3)
+        for stage, facts in zip(values["stages"], self.stages, strict=True):
+            stage["fps"] = round(facts.fps, 3)
+        return values
+
+    def to_json(self) -> str:
+        return json.dumps(self.to_dict(), indent=2, ensure_ascii=False) + "\n"
+
+    def save(self, path: str | Path) -> None:
+        """Write the report as JSON; the file appears whole or not at all.
+
+        Raises:
+            OutputUnwritable: the folder is missing or can't be written.
+            DiskFull: no room left.
+        """
+        save_bytes(path, self.to_json().encode())
+
+
+def save_bytes(path: str | Path, data: bytes) -> None:
+    """Write `data` to `path` by atomic rename, replacing what is there.
+
+    Raises:
+        OutputUnwritable: the folder is missing or can't be written.
+        DiskFull: no room left.
+    """
+    path = Path(path)
+    try:
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".dub-") as folder:
+            part = Path(folder) / path.name
+            part.write_bytes(data)
+            os.replace(part, path)
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise DiskFull("no room left on the disk", path=path) from error
+        reason = error.strerror or str(error)
+        raise OutputUnwritable(f"can't be written: {reason}", path=path) from error
+
+
+def join_pass_through(reasons: dict[int, str]) -> list[PassThrough]:
+    """Intervals of equal reason from {frame: reason}, in order of frames."""
+    joined: list[PassThrough] = []
+    for frame in sorted(reasons):
+        last = joined[-1] if joined else None
+        if last and last.stop_frame == frame and last.reason == reasons[frame]:
+            joined[-1] = dataclasses.replace(last, stop_frame=frame + 1)
+        else:
+            joined.append(PassThrough(reasons[frame], frame, frame + 1))
+    return joined

@@ -1,0 +1,150 @@
+"""`dub train prepare`: videos of speakers to tracks, face crops and 16-kHz sound.
+
+Every clip becomes one folder entry `<name>.npz` (landmarks, frame times, crop boxes, sound) and,
+where the face is large enough to teach texture, `<name>.crops` (JPEG crops, one blob). The report
+says what was kept, what was dropped, and why.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import multiprocessing
+from collections import Counter
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from dubbing.errors import DubbingError, InputNotFound
+from dubbing.face.tracker import FaceTrack, FaceTracker
+from dubbing.media.audio import load_speech
+from dubbing.media.reader import VideoReader
+from dubbing.render.crop import crop_boxes, cut_crop
+from dubbing.training.options import PrepareOptions
+
+log = logging.getLogger(__name__)
+
+VIDEO_SUFFIXES = {".mp4", ".mkv", ".mov", ".avi", ".webm", ".mpg", ".mpeg", ".m4v"}
+CROP_SIZE = 256  # px, as in the paper
+MIN_CROP_SOURCE = 200.0  # px: a crop enlarged from less teaches blur
+MIN_FRAMES = 12
+JPEG_QUALITY = 96
+
+
+@dataclass
+class PreparedClip:
+    """What became of one video; `dropped` is the reason, empty where it was kept."""
+
+    file: str
+    frames: int = 0
+    face_frames: int = 0
+    crop_side: float = 0.0
+    has_crops: bool = False
+    dropped: str = ""
+
+
+def clip_name(path: Path) -> str:
+    return path.stem
+
+
+def run(options: PrepareOptions) -> list[PreparedClip]:
+    """Prepare every video below `options.data` into `options.output`; finished clips are skipped.
+
+    Raises:
+        InputNotFound: the folder does not exist or holds no video.
+    """
+    videos = sorted(p for p in options.data.rglob("*") if p.suffix.lower() in VIDEO_SUFFIXES)
+    if not videos:
+        raise InputNotFound("no videos here", path=options.data, hint="give a folder of clips")
+    videos = videos[: options.limit] if options.limit else videos
+    options.output.mkdir(parents=True, exist_ok=True)
+    jobs = [(video, options.output) for video in videos]
+    if options.workers > 1:
+        with multiprocessing.get_context("spawn").Pool(options.workers) as pool:
+            clips = list(pool.imap_unordered(_prepare_job, jobs, chunksize=4))
+    else:
+        clips = [_prepare_job(job) for job in jobs]
+    clips.sort(key=lambda c: c.file)
+    _write_report(clips, options.output)
+    return clips
+
+
+def _write_report(clips: list[PreparedClip], output: Path) -> None:
+    dropped = Counter(c.dropped for c in clips if c.dropped)
+    report = {
+        "kept": sum(not c.dropped for c in clips),
+        "with_crops": sum(c.has_crops for c in clips),
+        "dropped": dict(dropped),
+        "clips": [asdict(c) for c in clips],
+    }
+    (output / "prepare.json").write_text(json.dumps(report, indent=1))
+    log.info("kept %d clips, dropped %s", report["kept"], dict(dropped))
+
+
+def _prepare_job(job: tuple[Path, Path]) -> PreparedClip:
+    video, output = job
+    cv2.setNumThreads(1)
+    done = output / f"{clip_name(video)}.json"
+    if done.exists():
+        return PreparedClip(**json.loads(done.read_text()))
+    try:
+        clip = prepare_clip(video, output)
+    except DubbingError as error:
+        clip = PreparedClip(video.name, dropped=f"{type(error).__name__}: {error.message}")
+    done.write_text(json.dumps(asdict(clip)))
+    return clip
+
+
+def prepare_clip(video: Path, output: Path) -> PreparedClip:
+    """Track the largest face of `video`, cut its crops, and save both with the sound."""
+    times: list[float] = []
+    with FaceTracker() as tracker, VideoReader(video) as reader:
+        for frame in reader:
+            tracker.add(frame.rgb())
+            times.append(float(frame.offset))
+        tracks = tracker.finish()
+    clip = PreparedClip(video.name, frames=len(times))
+    if not tracks:
+        clip.dropped = "no face"
+        return clip
+    track = max(tracks, key=lambda t: t.weight)
+    clip.face_frames = len(track.frames)
+    if clip.face_frames < MIN_FRAMES:
+        clip.dropped = "face on too few frames"
+        return clip
+    speech = load_speech(video)
+    landmarks = track.stacked()
+    boxes = crop_boxes(landmarks)
+    clip.crop_side = float(np.median(boxes[:, 2]))
+    clip.has_crops = clip.crop_side >= MIN_CROP_SOURCE
+    if clip.has_crops:
+        _save_crops(video, track, boxes, output / f"{clip_name(video)}.crops.npz")
+    np.savez(
+        output / f"{clip_name(video)}.npz",
+        landmarks=landmarks,
+        frames=np.array(track.frames, np.int32),
+        times=np.array(times)[track.frames],
+        boxes=boxes,
+        speech=np.round(speech * 32767).clip(-32768, 32767).astype(np.int16),
+    )
+    return clip
+
+
+def _save_crops(
+    video: Path, track: FaceTrack, boxes: NDArray[np.float32], path: Path
+) -> None:
+    position = {frame: k for k, frame in enumerate(track.frames)}
+    blobs: list[NDArray[np.uint8]] = []
+    with VideoReader(video) as reader:
+        for frame in reader:
+            k = position.get(frame.index)
+            if k is None:
+                continue
+            crop = cut_crop(frame.rgb(), boxes[k], CROP_SIZE)
+            bgr = cv2.cvtColor(crop, cv2.COLOR_RGB2BGR)
+            blobs.append(cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1])
+    ends = np.cumsum([len(b) for b in blobs])
+    np.savez(path, data=np.concatenate([b.ravel() for b in blobs]), ends=ends)

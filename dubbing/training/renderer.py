@@ -1,0 +1,279 @@
+"""`dub train renderer`: stage 2, geometry and references to pixels."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from dubbing.errors import InputNotFound
+from dubbing.models.discriminator import (
+    PatchDiscriminator,
+    discriminator_loss,
+    feature_matching,
+    generator_loss,
+)
+from dubbing.models.perceptual import PerceptualLoss
+from dubbing.models.renderer import Renderer, RendererConfig, blurred, copy_pixels, sample_pixels
+from dubbing.render.scene import LIP_WINDOW, WINDOW, cut, put
+from dubbing.training.clips import fitted, prepared_names
+from dubbing.training.geometry import append_csv
+from dubbing.training.options import RendererTrainOptions
+from dubbing.training.render_data import (
+    RenderBatch,
+    RenderBatcher,
+    load_render_clips,
+    to_device,
+)
+from dubbing.weights import RENDERER, load_morphable, save_network
+
+log = logging.getLogger(__name__)
+
+L1, PERCEPTUAL, COPIED, ADVERSARIAL, MATCHING = 10.0, 4.0, 4.0, 0.05, 1.0
+LIP_WEIGHT = 3.0
+EMA = 0.998
+VALIDATION = 32  # targets
+
+
+class Stage2(nn.Module):
+    """The whole renderer on a training batch."""
+
+    def __init__(self, renderer: Renderer):
+        super().__init__()
+        self.renderer = renderer
+
+    def forward(self, b: RenderBatch) -> tuple[Tensor, Tensor]:
+        """The rendered window and, before the decoder's repair, the copied one: [B, 3, h, w]."""
+        r = self.renderer
+        face = r.encode_references(b.face_pictures, b.face_pncc)
+        lips = r.encode_references(b.lip_pictures, b.lip_pncc)
+        geometry = r.encode_target(b.pncc)
+        lip_geometry = cut(geometry, b.corner // 4, (LIP_WINDOW[0] // 4, LIP_WINDOW[1] // 4))
+        by_face = r.attend(r.face, geometry, b.pncc, face, b.face_match)
+        by_lips = r.attend(r.lip, lip_geometry, b.lip_target_pncc, lips, b.lip_match)
+        face_copy = self._copy(b.face_pictures, b.face_match.place, by_face.reference_logits,
+                               r.detail_sharpness(r.face))  # fmt: skip
+        lip_copy = self._copy(b.lip_pictures, b.lip_match.place, by_lips.reference_logits,
+                              r.detail_sharpness(r.lip))  # fmt: skip
+        weight = put(cut(b.lips, b.corner, LIP_WINDOW), b.corner, WINDOW)
+        copied = face_copy * (1 - weight) + put(lip_copy, b.corner, WINDOW) * weight
+        small = F.avg_pool2d(weight, 4)
+        token_size = (WINDOW[0] // 4, WINDOW[1] // 4)
+        lip_latent = put(by_lips.value, b.corner // 4, token_size)
+        latent = by_face.value * (1 - small) + lip_latent * small
+        return copied + r.decoder(latent, b.pncc, copied), copied
+
+    def _copy(self, pictures: Tensor, place: Tensor, logits: Tensor, sharpness: Tensor) -> Tensor:
+        low = blurred(pictures.flatten(0, 1), self.renderer.config.blur).view_as(pictures)
+        both = sample_pixels(torch.cat([low, pictures], 2), place)
+        return copy_pixels(both[:, :, :3], both[:, :, 3:], logits, sharpness)
+
+
+def psnr(made: Tensor, truth: Tensor, weight: Tensor) -> Tensor:
+    """Weighted PSNR in dB per picture [B]; pictures in 0..1."""
+    error = (made.clamp(0, 1) - truth).square().mean(1, keepdim=True) * weight
+    return -10 * (error.sum((1, 2, 3)) / weight.sum((1, 2, 3)).clamp_min(1)).log10()
+
+
+def sharpness(picture: Tensor, weight: Tensor) -> Tensor:
+    """Mean squared Laplacian of the grey picture [B] where `weight` counts."""
+    grey = picture.clamp(0, 1).mean(1, keepdim=True)
+    kernel = grey.new_tensor([[0.0, 1.0, 0.0], [1.0, -4.0, 1.0], [0.0, 1.0, 0.0]]).view(1, 1, 3, 3)
+    bend = F.conv2d(F.pad(grey, (1, 1, 1, 1), mode="replicate"), kernel).square()
+    return (bend * weight).sum((1, 2, 3)) / weight.sum((1, 2, 3)).clamp_min(1)
+
+
+def run(options: RendererTrainOptions) -> Path:
+    """Train stage 2; the newest checkpoint lies in `options.output` at every save."""
+    from lightning_fabric import Fabric
+
+    accelerator = "auto" if options.device == "auto" else options.device
+    fabric = Fabric(accelerator=accelerator, devices=options.devices, precision=options.precision)  # type: ignore[arg-type]
+    fabric.launch()
+    fabric.seed_everything(options.seed + fabric.global_rank)
+    model = load_morphable(options.morphable)
+    cache = options.output / "cache"
+    names = [
+        n for n in prepared_names(options.data) if (options.data / f"{n}.crops.npz").exists()
+    ]
+    fits = [fitted(options.data, cache, name, model) for name in names]
+    clips = load_render_clips(options.data, fits, model)
+    if not clips:
+        raise InputNotFound("no clip has face crops large enough", path=options.data)
+    held = clips[:: max(len(clips) // 16, 2)] if len(clips) >= 4 else []
+    kept = [c for c in clips if c not in held] or clips
+    batcher = RenderBatcher(kept, model, options.seed + fabric.global_rank)
+    check = RenderBatcher(held or clips, model, 0)
+    _Trainer(fabric, options, batcher, check).train()
+    return options.output
+
+
+class _Trainer:
+    """The optimisation loop with its averaged weights, logs and resumable state."""
+
+    def __init__(
+        self, fabric: Any, options: RendererTrainOptions, batcher: RenderBatcher,
+        check: RenderBatcher,
+    ):  # fmt: skip
+        self.fabric, self.options, self.batcher = fabric, options, batcher
+        stage = Stage2(Renderer(RendererConfig()))
+        judge = nn.ModuleList([PatchDiscriminator(), PatchDiscriminator()])
+        self.average = torch.optim.swa_utils.AveragedModel(
+            stage.to(fabric.device), multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(EMA)
+        )
+        rate = options.learning_rate
+        optimiser = torch.optim.AdamW(stage.parameters(), rate, betas=(0.9, 0.99))
+        judging = torch.optim.AdamW(judge.parameters(), rate, betas=(0.5, 0.99))
+        self.stage, self.optimiser = fabric.setup(stage, optimiser)
+        self.judge, self.judging = fabric.setup(judge, judging)
+        for network in self.judge.module:
+            network.requires_grad_(True)
+        self.perceptual: PerceptualLoss | None = None
+        if options.perceptual is not None:
+            self.perceptual = PerceptualLoss()
+            self.perceptual.load_state_dict(load_file(options.perceptual))
+            self.perceptual = self.perceptual.to(fabric.device)
+        else:
+            log.warning("training without the perceptual loss: no weights were given")
+        self.validation = [
+            to_device(check.draw(options.batch_size), fabric.device)
+            for _ in range(max(VALIDATION // options.batch_size, 1))
+        ]
+        self.step = 0
+        self.path = options.output / "renderer-state.ckpt"
+        if options.resume and self.path.exists():
+            state = self._state()
+            fabric.load(self.path, state, weights_only=True)
+            self.step = state["step"]
+            log.info("resumed at step %d", self.step)
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "stage": self.stage,
+            "judge": self.judge,
+            "average": self.average,
+            "optimiser": self.optimiser,
+            "judging": self.judging,
+            "step": self.step,
+        }
+
+    def train(self) -> None:
+        o = self.options
+        if self.step == 0:
+            self._log({}, self._validate(self.stage))
+        while self.step < o.steps:
+            terms = self._one_step()
+            self.step += 1
+            last = self.step == o.steps
+            if self.step % (o.log_every * 8) == 0 or last:
+                self._log(terms, self._validate(self.average.module))
+            elif self.step % o.log_every == 0:
+                self._log(terms, {})
+            if self.step % o.save_every == 0 or last:
+                self._save()
+
+    def _one_step(self) -> dict[str, float]:
+        o = self.options
+        decay = 0.05 + 0.95 * 0.5 * (1 + float(torch.cos(torch.tensor(3.14159 * self.step / o.steps))))
+        for group in self.optimiser.param_groups:
+            group["lr"] = o.learning_rate * min((self.step + 1) / 50, 1.0) * decay
+        batch = to_device(self.batcher.draw(o.batch_size), self.fabric.device)
+        made, copied = self.stage(batch)
+        made, copied = made.float(), copied.float()
+        weight = 0.1 + batch.mask + LIP_WEIGHT * batch.lips
+        terms = {
+            "l1": L1 * ((made - batch.truth).abs() * weight).mean(),
+            "copied": COPIED * ((copied - batch.truth).abs() * weight).mean(),
+        }
+        boxes = [cut(x, batch.corner, LIP_WINDOW) for x in (made, batch.truth)]
+        if self.perceptual is not None:
+            with self.fabric.autocast():
+                terms["perceptual"] = PERCEPTUAL * self.perceptual(*boxes)
+        # outside the mask the truth stands in, so that the judges look at what will be seen
+        shown = made * batch.mask + batch.truth * (1 - batch.mask)
+        if self.step >= o.adversarial_from:
+            terms |= self._adversarial(shown, batch.truth, boxes)
+        loss = torch.stack(list(terms.values())).sum()
+        self.optimiser.zero_grad(set_to_none=True)
+        self.fabric.backward(loss)
+        self.fabric.clip_gradients(self.stage, self.optimiser, max_norm=1.0)
+        self.optimiser.step()
+        self.average.update_parameters(self.stage.module)
+        return {k: float(v.detach()) for k, v in terms.items()}
+
+    def _adversarial(
+        self, made: Tensor, truth: Tensor, boxes: list[Tensor]
+    ) -> dict[str, Tensor]:
+        """Generator terms, after one step of both discriminators (face window, mouth window)."""
+        pairs = [(made, truth), (boxes[0], boxes[1])]
+        judge_loss = torch.zeros((), device=made.device)
+        scored = []
+        for network, (fake, real) in zip(self.judge.module, pairs, strict=True):
+            real_score, real_features = network(real)
+            fake_score, _ = network(fake.detach())
+            judge_loss = judge_loss + discriminator_loss(real_score, fake_score)
+            scored.append([f.detach() for f in real_features])
+        self.judging.zero_grad(set_to_none=True)
+        self.fabric.backward(judge_loss)
+        self.judging.step()
+        self.judge.requires_grad_(False)
+        adversarial, matching = [], []
+        for network, (fake, _), real_features in zip(
+            self.judge.module, pairs, scored, strict=True
+        ):
+            score, features = network(fake)
+            adversarial.append(generator_loss(score))
+            matching.append(feature_matching(real_features, features))
+        self.judge.requires_grad_(True)
+        return {
+            "adversarial": ADVERSARIAL * torch.stack(adversarial).sum(),
+            "matching": MATCHING * torch.stack(matching).sum(),
+        }
+
+    @torch.no_grad()
+    def _validate(self, stage: nn.Module) -> dict[str, float]:
+        stage.eval()
+        rows = []
+        for batch in self.validation:
+            made, copied = stage(batch)
+            mouth = batch.lips
+            rows.append(
+                torch.stack(
+                    [
+                        psnr(made, batch.truth, batch.mask),
+                        psnr(copied, batch.truth, batch.mask),
+                        psnr(made, batch.truth, mouth),
+                        sharpness(made, batch.mask) / sharpness(batch.truth, batch.mask),
+                        sharpness(made, mouth) / sharpness(batch.truth, mouth),
+                    ],
+                    1,
+                )
+            )
+        stage.train()
+        table = torch.cat(rows).float()
+        names = ("psnr", "psnr_copied", "psnr_lips", "sharpness", "sharpness_lips")
+        means = [*table[:, :3].mean(0).tolist(), *table[:, 3:].median(0).values.tolist()]
+        return dict(zip(names, means, strict=True))
+
+    def _log(self, terms: dict[str, float], scores: dict[str, float]) -> None:
+        if not self.fabric.is_global_zero:
+            return
+        names = ("l1", "copied", "perceptual", "adversarial", "matching", "psnr", "psnr_copied",
+                 "psnr_lips", "sharpness", "sharpness_lips")  # fmt: skip
+        found = terms | scores
+        row = {"step": float(self.step)} | {n: found.get(n, float("nan")) for n in names}
+        append_csv(self.options.output / "renderer.csv", row)
+        log.info(" ".join(f"{k}={v:.4g}" for k, v in (found | {"step": self.step}).items()))
+
+    def _save(self) -> None:
+        self.fabric.save(self.path, self._state())
+        if self.fabric.is_global_zero:
+            averaged: Stage2 = self.average.module
+            save_network(
+                self.options.output / f"{RENDERER}.safetensors", RENDERER, averaged.renderer
+            )

@@ -1,0 +1,177 @@
+"""Checkpoint files: safetensors with the network's kind and sizes in their header.
+
+A checkpoint is a folder of four files, one per part of the engine. Loading needs no guess, because
+every file says what it is; nothing is unpickled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from dubbing.errors import CheckpointCorrupt, CheckpointNotFound
+from dubbing.geometry.morphable import MorphableModel
+from dubbing.models.geometry_net import GeometryNet, GeometryNetConfig
+from dubbing.models.renderer import Renderer, RendererConfig
+from dubbing.models.speech_encoder import SpeechEncoder, SpeechEncoderConfig
+
+MORPHABLE, SPEECH, GEOMETRY, RENDERER = "morphable", "speech_encoder", "geometry", "renderer"
+KINDS = (MORPHABLE, SPEECH, GEOMETRY, RENDERER)
+PACKAGED = Path(__file__).parent / "checkpoints"
+FORMAT = "1"
+
+
+@dataclass(frozen=True)
+class EngineWeights:
+    """Every network of the engine, on one device, in evaluation mode."""
+
+    morphable: MorphableModel
+    speech_encoder: SpeechEncoder
+    geometry: GeometryNet
+    renderer: Renderer
+    hashes: dict[str, str]  # file name -> first 16 hex digits of its SHA-256
+
+
+def save_checkpoint(
+    path: Path, kind: str, config: Mapping[str, Any], state: Mapping[str, Tensor]
+) -> None:
+    """Write one part; the file appears complete or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    metadata = {"format": FORMAT, "kind": kind, "config": json.dumps(dict(config))}
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    save_file({k: v.detach().cpu().contiguous() for k, v in state.items()}, temporary, metadata)
+    temporary.replace(path)
+
+
+def load_checkpoint(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Sizes and tensors (float32) of one part.
+
+    Raises:
+        CheckpointNotFound: no such file.
+        CheckpointCorrupt: not safetensors, cut short, or of another kind.
+    """
+    if not path.is_file():
+        raise CheckpointNotFound("no such checkpoint file", path=path)
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        config = json.loads(metadata.get("config", "{}"))
+    except (SafetensorError, OSError, ValueError) as error:
+        raise CheckpointCorrupt(
+            f"not a readable checkpoint: {error}", path=path, hint="fetch the file again"
+        ) from error
+    if metadata.get("kind") != kind:
+        raise CheckpointCorrupt(f"holds {metadata.get('kind')!r}, expected {kind!r}", path=path)
+    wide = {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
+    return config, wide
+
+
+def _fill(network: nn.Module, state: dict[str, Tensor], path: Path) -> None:
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise CheckpointCorrupt(f"does not fit the network: {reason}", path=path) from error
+    for name, value in state.items():
+        if value.is_floating_point() and not torch.isfinite(value).all():
+            raise CheckpointCorrupt(f"tensor {name} holds values that are not finite", path=path)
+    network.eval().requires_grad_(False)
+
+
+def load_morphable(path: Path) -> MorphableModel:
+    """The morphable model of a checkpoint file."""
+    _, state = load_checkpoint(path, MORPHABLE)
+    try:
+        return MorphableModel.from_state_dict(state)
+    except KeyError as error:
+        raise CheckpointCorrupt(f"tensor {error} is missing", path=path) from error
+
+
+def save_morphable(path: Path, model: MorphableModel) -> None:
+    save_checkpoint(path, MORPHABLE, {}, model.state_dict())
+
+
+def load_speech_encoder(path: Path) -> SpeechEncoder:
+    """The speech encoder of a checkpoint file."""
+    config, state = load_checkpoint(path, SPEECH)
+    network = SpeechEncoder(_config(SpeechEncoderConfig, config, path))
+    _fill(network, state, path)
+    return network
+
+
+def load_geometry(path: Path) -> GeometryNet:
+    """The stage-1 network of a checkpoint file."""
+    config, state = load_checkpoint(path, GEOMETRY)
+    network = GeometryNet(_config(GeometryNetConfig, config, path))
+    _fill(network, state, path)
+    return network
+
+
+def load_renderer(path: Path) -> Renderer:
+    """The stage-2 network of a checkpoint file."""
+    config, state = load_checkpoint(path, RENDERER)
+    network = Renderer(_config(RendererConfig, config, path))
+    _fill(network, state, path)
+    return network
+
+
+def save_network(path: Path, kind: str, network: nn.Module, half: bool = False) -> None:
+    """Save a network that has a dataclass `config`; `half` stores its weights as float16."""
+    state = network.state_dict()
+    if half:
+        state = {k: v.half() if v.is_floating_point() else v for k, v in state.items()}
+    save_checkpoint(path, kind, asdict(network.config), state)  # type: ignore[call-overload]
+
+
+def _config(kind: type[Any], values: dict[str, Any], path: Path) -> Any:
+    try:
+        return kind(**values)
+    except (TypeError, ValueError) as error:
+        raise CheckpointCorrupt(f"its sizes are not understood: {error}", path=path) from error
+
+
+def resolve(checkpoint: str | Path) -> Path:
+    """Folder of a checkpoint: "default" is the packaged one, anything else a path.
+
+    Raises:
+        CheckpointNotFound: no such folder, or a part is missing from it.
+    """
+    folder = PACKAGED if str(checkpoint) == "default" else Path(checkpoint)
+    if not folder.is_dir():
+        raise CheckpointNotFound(
+            "no checkpoint of this name",
+            path=checkpoint,
+            hint="use 'default' or a folder with " + ", ".join(f"{k}.safetensors" for k in KINDS),
+        )
+    missing = [k for k in KINDS if not (folder / f"{k}.safetensors").is_file()]
+    if missing:
+        raise CheckpointNotFound(f"{', '.join(missing)}.safetensors missing", path=folder)
+    return folder
+
+
+def load_engine(checkpoint: str | Path, device: torch.device) -> EngineWeights:
+    """Load all parts of a checkpoint folder onto `device`."""
+    folder = resolve(checkpoint)
+    return EngineWeights(
+        load_morphable(folder / f"{MORPHABLE}.safetensors").to(device),
+        load_speech_encoder(folder / f"{SPEECH}.safetensors").to(device),
+        load_geometry(folder / f"{GEOMETRY}.safetensors").to(device),
+        load_renderer(folder / f"{RENDERER}.safetensors").to(device),
+        {k: _digest(folder / f"{k}.safetensors") for k in KINDS},
+    )
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]

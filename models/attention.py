@@ -1,0 +1,119 @@
+"""Cross-attention from target geometry to reference textures (paper section 3.2).
+
+Two forms of the same attention. `full_attention` is the paper's: every query token against every
+token of every reference. `guided_attention` visits only the candidates that geometry allows: a
+small window of each reference around the place where the mesh says the target point lies. Under
+the same mask both give the same result (`window_mask` builds it); the guided form costs
+N * window / (N * tokens) of the full one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+NEVER = -1e4  # logit of a candidate that does not count; finite, so that a row never becomes NaN
+
+
+@dataclass(frozen=True)
+class Attended:
+    """Result of attention over references.
+
+    Attributes:
+        value: [B, C, h, w] mixed values.
+        reference_logits: [B, N, h, w] log of the unnormalised weight of each reference.
+    """
+
+    value: Tensor
+    reference_logits: Tensor
+
+
+def window_offsets(size: int, device: torch.device) -> Tensor:
+    """Offsets [size * size, 2] (dx, dy) of a square window, in tokens."""
+    reach = torch.arange(size, device=device) - size // 2
+    dy, dx = torch.meshgrid(reach, reach, indexing="ij")
+    return torch.stack([dx, dy], -1).view(-1, 2)
+
+
+def candidates(place: Tensor, window: int, height: int, width: int) -> tuple[Tensor, Tensor]:
+    """Token index of each candidate.
+
+    Args:
+        place: [B, N, h, w, 2] (x, y) position in the reference's token grid, token centres at
+            integers; may lie outside.
+        window: odd side of the window in tokens.
+
+    Returns:
+        index [B, N, h, w, K] int64 into height * width (0 where outside), and whether inside.
+    """
+    base = place.round().long()[..., None, :] + window_offsets(window, place.device)
+    x, y = base[..., 0], base[..., 1]
+    inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
+    return torch.where(inside, y * width + x, 0), inside
+
+
+def guided_attention(
+    query: Tensor, key: Tensor, value: Tensor, index: Tensor, bias: Tensor
+) -> Attended:
+    """Attention over the candidates only.
+
+    Args:
+        query: [B, C, h, w].
+        key: [B, N, C, H, W]; value: [B, N, D, H, W].
+        index: [B, N, h, w, K] candidates; bias: the same shape, added to the logits.
+    """
+    batch, count, channels = key.shape[:3]
+    h, w = query.shape[-2:]
+    taken = _take(key, index)  # [B, N, h*w, K, C]
+    q = query.flatten(2).transpose(1, 2)[:, None, :, None]
+    logits = (taken * q).sum(-1) / channels**0.5 + bias.flatten(2, 3)
+    weights = logits.permute(0, 2, 1, 3).flatten(2).softmax(-1)
+    weights = weights.unflatten(-1, (count, -1)).permute(0, 2, 1, 3)
+    mixed = (_take(value, index) * weights[..., None]).sum((1, 3))
+    return Attended(
+        mixed.transpose(1, 2).reshape(batch, -1, h, w),
+        logits.logsumexp(-1).view(batch, count, h, w),
+    )
+
+
+def _take(maps: Tensor, index: Tensor) -> Tensor:
+    """Columns of [B, N, C, H, W] at [B, N, h, w, K]: [B, N, h*w, K, C]."""
+    batch, count, channels = maps.shape[:3]
+    rows = maps.flatten(3).transpose(2, 3).reshape(batch * count, -1, channels)
+    flat = index.reshape(batch * count, -1)
+    start = torch.arange(batch * count, device=index.device)[:, None] * rows.shape[1]
+    taken = rows.reshape(-1, channels).index_select(0, (flat + start).view(-1))
+    return taken.view(batch, count, -1, index.shape[-1], channels)
+
+
+def full_attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Attended:
+    """The paper's attention: h*w queries against all N*H*W tokens.
+
+    Args:
+        query: [B, C, h, w]; key: [B, N, C, H, W]; value: [B, N, D, H, W].
+        bias: [B, h*w, N*H*W] added to the logits (zeros for plain attention).
+    """
+    batch, count, channels = key.shape[:3]
+    h, w = query.shape[-2:]
+    q = query.flatten(2).transpose(1, 2)
+    k = key.flatten(3).transpose(2, 3).flatten(1, 2)
+    v = value.flatten(3).transpose(2, 3).flatten(1, 2)
+    logits = q @ k.transpose(1, 2) / channels**0.5 + bias
+    mixed = logits.softmax(-1) @ v
+    per_reference = logits.unflatten(-1, (count, -1)).logsumexp(-1)
+    return Attended(
+        mixed.transpose(1, 2).reshape(batch, -1, h, w),
+        per_reference.transpose(1, 2).reshape(batch, count, h, w),
+    )
+
+
+def window_mask(index: Tensor, bias: Tensor, inside: Tensor, tokens: int) -> Tensor:
+    """The full attention's bias [B, h*w, N*tokens] that allows just the guided candidates."""
+    batch, count = index.shape[:2]
+    flat = index.flatten(2, 3)
+    mask = torch.full((batch, count, flat.shape[2], tokens), NEVER * 10, device=bias.device)
+    allowed = torch.where(inside, bias, NEVER * 10).flatten(2, 3)
+    mask.scatter_reduce_(-1, flat, allowed, "amax")
+    return mask.transpose(1, 2).flatten(2)

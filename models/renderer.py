@@ -1,0 +1,255 @@
+"""Stage 2: dual-attention face rendering (paper section 3.2) on a window around the lower face.
+
+The paper's cross-attention with its candidates chosen by geometry. Both meshes are known, so the
+place of every target point in every reference is known before any training; attention decides
+which reference to trust and reads texture latents there, and the pixels themselves are copied from
+the references with the same weights. The decoder only repairs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .attention import NEVER, Attended, candidates, guided_attention
+
+STRIDE = 4  # picture pixels per latent token
+
+
+@dataclass(frozen=True)
+class RendererConfig:
+    """Sizes of the stage-2 networks; stored in their checkpoint."""
+
+    geometry_width: int = 32  # channels of E_geo's latents, queries and keys
+    texture_width: int = 40  # channels of E_tex's latents
+    window: int = 3  # tokens: side of the candidate window in each reference
+    decoder_width: int = 48
+    blur: float = 1.6  # px: what is finer than this belongs to the detail band
+
+
+@dataclass(frozen=True)
+class ReferenceLatents:
+    """What attention reads from N references, computed once per reference.
+
+    Attributes:
+        lip_key, face_key: [B, N, C, H/4, W/4]; texture: [B, N, D, H/4, W/4];
+        pncc: [B, N, 3, H/4, W/4] averaged maps.
+    """
+
+    lip_key: Tensor
+    face_key: Tensor
+    texture: Tensor
+    pncc: Tensor
+
+
+@dataclass(frozen=True)
+class Correspondence:
+    """Where a target window lies in N references.
+
+    Attributes:
+        place: [B, N, h, w, 2] (x, y) of each target pixel in the reference window, in its pixels
+            with pixel centres at +0.5.
+        cost: [B, N, h, w] how differently the face is deformed there (lengths of expression
+            differences, about 0..3).
+        turn: [B, N] angle between the head poses in radians.
+    """
+
+    place: Tensor
+    cost: Tensor
+    turn: Tensor
+
+
+class Residual(nn.Module):
+    """Two 3 x 3 convolutions around an identity."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.conv1 = nn.Conv2d(width, width, 3, padding=1)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.conv2(F.silu(self.conv1(F.silu(x))))
+
+
+class LatentEncoder(nn.Module):
+    """E_geo or E_tex: two down-sampling convolutions, as in the paper, and one residual block."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, width // 2, 4, 2, 1)
+        self.conv2 = nn.Conv2d(width // 2, width, 4, 2, 1)
+        self.block = Residual(width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, 3, H, W] in 0..1 -> [B, C, H/4, W/4]."""
+        return self.block(self.conv2(F.silu(self.conv1(2 * x - 1))))
+
+
+class GuidedHead(nn.Module):
+    """Lip-Attention or Face-Attention: own queries, own priors on geometry."""
+
+    def __init__(self, width: int, window: int):
+        super().__init__()
+        self.window = window
+        self.query = nn.Conv2d(width, width, 1)
+        # softplus of these are the learned multiples of the geometric distances in the logits
+        self.map_scale = nn.Parameter(torch.tensor(3.0))  # PNCC distance inside the window
+        self.cost_scale = nn.Parameter(torch.tensor(2.0))  # expression difference
+        self.turn_scale = nn.Parameter(torch.tensor(4.0))  # pose difference
+        self.sharpness = nn.Parameter(torch.tensor(1.0))  # detail band: softplus + 1 times sharper
+        with torch.no_grad():  # geometry alone decides until training says otherwise
+            self.query.weight.mul_(0.1)
+
+    def forward(
+        self, geometry: Tensor, pncc: Tensor, key: Tensor, texture: Tensor, key_pncc: Tensor,
+        match: Correspondence,
+    ) -> Attended:  # fmt: skip
+        """geometry [B, C, h, w] and pncc [B, 3, h, w] of the target; see `ReferenceLatents`."""
+        place = _token_places(match.place)
+        index, inside = candidates(place, self.window, *key.shape[-2:])
+        batch, count, h, w, taps = index.shape
+        near = key_pncc.flatten(3).gather(
+            3, index.view(batch, count, 1, -1).expand(-1, -1, 3, -1)
+        )
+        near = near.view(batch, count, 3, h, w, taps)
+        distance = (near - pncc[:, None, ..., None]).norm(dim=2)
+        cost = F.avg_pool2d(match.cost.flatten(0, 1)[:, None], STRIDE)[:, 0]
+        prior = F.softplus(self.cost_scale) * cost.view(batch, count, h, w)
+        prior = prior + F.softplus(self.turn_scale) * match.turn[..., None, None]
+        bias = -F.softplus(self.map_scale) * distance - prior[..., None]
+        bias = torch.where(inside, bias, NEVER)
+        return guided_attention(self.query(geometry), key, texture, index, bias)
+
+
+def _token_places(place: Tensor) -> Tensor:
+    """Pixel places [B, N, H, W, 2] to token places [B, N, H/4, W/4, 2], token centres at integers."""
+    batch, count = place.shape[:2]
+    mean = F.avg_pool2d(place.flatten(0, 1).permute(0, 3, 1, 2), STRIDE)
+    return mean.permute(0, 2, 3, 1).unflatten(0, (batch, count)) / STRIDE - 0.5
+
+
+def sample_pixels(pictures: Tensor, place: Tensor) -> Tensor:
+    """Bilinear samples: pictures [B, N, C, H, W] at place [B, N, h, w, 2] (pixels, centres at
+    +0.5; the border repeats) -> [B, N, C, h, w]."""
+    batch, count = pictures.shape[:2]
+    size = torch.tensor([pictures.shape[-1], pictures.shape[-2]]).to(place)
+    grid = (place.flatten(0, 1) * 2 / size - 1).to(pictures.dtype)
+    taken = F.grid_sample(
+        pictures.flatten(0, 1), grid, mode="bilinear", padding_mode="border", align_corners=False
+    )
+    return taken.unflatten(0, (batch, count))
+
+
+def blurred(pictures: Tensor, sigma: float) -> Tensor:
+    """Gaussian blur of [B, C, H, W] with the border repeated."""
+    reach = max(int(3 * sigma + 0.5), 1)
+    x = torch.arange(-reach, reach + 1, device=pictures.device, dtype=pictures.dtype)
+    kernel = torch.exp(-0.5 * (x / sigma) ** 2)
+    kernel = kernel / kernel.sum()
+    channels = pictures.shape[1]
+    padded = F.pad(pictures, (reach, reach, reach, reach), mode="replicate")
+    row = kernel.view(1, 1, 1, -1).expand(channels, 1, 1, -1)
+    column = kernel.view(1, 1, -1, 1).expand(channels, 1, -1, 1)
+    return F.conv2d(F.conv2d(padded, row, groups=channels), column, groups=channels)
+
+
+def copy_pixels(low: Tensor, full: Tensor, logits: Tensor, sharpness: Tensor) -> Tensor:
+    """Copy pixels from references in two bands.
+
+    The coarse band is the attention-weighted mean, which is accurate; the fine band uses the same
+    logits, sharpened, so that detail comes from about one reference and is not averaged away.
+
+    Args:
+        low: [B, N, 3, h, w] coarse band of the warped references; full: both bands.
+        logits: [B, N, h, w]; sharpness: scalar, at least 1.
+
+    Returns:
+        [B, 3, h, w].
+    """
+    weights = logits.softmax(1)[:, :, None]
+    sharp = (sharpness * logits).softmax(1)[:, :, None]
+    return (low * weights + (full - low) * sharp).sum(1)
+
+
+class Decoder(nn.Module):
+    """D_tex: two up-sampling convolutions from the latents to a correction of the copied picture."""
+
+    def __init__(self, latent: int, width: int):
+        super().__init__()
+        half, quarter = width * 3 // 4, width // 2
+        self.inp = nn.Conv2d(latent + 3, width, 3, padding=1)
+        self.block = Residual(width)
+        self.up1 = nn.Conv2d(width, 4 * half, 1)
+        self.mid = nn.Conv2d(half + 6, half, 3, padding=1)
+        self.up2 = nn.Conv2d(half, 4 * quarter, 1)
+        self.fine = nn.Conv2d(quarter + 6, quarter, 3, padding=1)
+        self.out = nn.Conv2d(quarter, 3, 3, padding=1)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+
+    def forward(self, latent: Tensor, pncc: Tensor, copied: Tensor) -> Tensor:
+        """latent [B, C, h/4, w/4], pncc and copied [B, 3, h, w] -> correction [B, 3, h, w]."""
+        x = torch.cat([latent, F.avg_pool2d(pncc, 4)], 1)
+        x = self.block(self.inp(x))
+        x = F.pixel_shuffle(self.up1(F.silu(x)), 2)
+        half = torch.cat([F.avg_pool2d(pncc, 2), 2 * F.avg_pool2d(copied, 2) - 1], 1)
+        x = self.mid(torch.cat([F.silu(x), half], 1))
+        x = F.pixel_shuffle(self.up2(F.silu(x)), 2)
+        x = self.fine(torch.cat([F.silu(x), pncc, 2 * copied - 1], 1))
+        return self.out(F.silu(x))
+
+
+class Renderer(nn.Module):
+    """Both encoders, both attention heads and the decoder."""
+
+    def __init__(self, config: RendererConfig | None = None):
+        super().__init__()
+        self.config = c = config or RendererConfig()
+        self.geometry_encoder = LatentEncoder(c.geometry_width)
+        self.texture_encoder = LatentEncoder(c.texture_width)
+        self.lip_key = nn.Conv2d(c.geometry_width, c.geometry_width, 1)
+        self.face_key = nn.Conv2d(c.geometry_width, c.geometry_width, 1)
+        self.lip = GuidedHead(c.geometry_width, c.window)
+        self.face = GuidedHead(c.geometry_width, c.window)
+        self.decoder = Decoder(c.texture_width, c.decoder_width)
+
+    def encode_references(self, pictures: Tensor, pncc: Tensor) -> ReferenceLatents:
+        """Latents of references: pictures and pncc [B, N, 3, H, W], RGB and maps in 0..1."""
+        batch, count = pictures.shape[:2]
+        geometry = self.geometry_encoder(pncc.flatten(0, 1))
+        shape = (batch, count)
+        return ReferenceLatents(
+            self.lip_key(geometry).unflatten(0, shape),
+            self.face_key(geometry).unflatten(0, shape),
+            self.texture_encoder(pictures.flatten(0, 1)).unflatten(0, shape),
+            F.avg_pool2d(pncc.flatten(0, 1), STRIDE).unflatten(0, shape),
+        )
+
+    def encode_target(self, pncc: Tensor) -> Tensor:
+        """Geometry latent [B, C, h/4, w/4] of target maps [B, 3, h, w]."""
+        return self.geometry_encoder(pncc)
+
+    def attend(
+        self, head: GuidedHead, geometry: Tensor, pncc: Tensor, references: ReferenceLatents,
+        match: Correspondence,
+    ) -> Attended:  # fmt: skip
+        """One of the two heads over its references; logits come at the target's pixels.
+
+        Args:
+            geometry: [B, C, h/4, w/4] target latent; pncc: [B, 3, h, w] target map.
+        """
+        key = references.lip_key if head is self.lip else references.face_key
+        found = head(
+            geometry, F.avg_pool2d(pncc, STRIDE), key, references.texture, references.pncc, match
+        )
+        logits = F.interpolate(
+            found.reference_logits, scale_factor=STRIDE, mode="bilinear", align_corners=False
+        )
+        return Attended(found.value, logits)
+
+    def detail_sharpness(self, head: GuidedHead) -> Tensor:
+        """Factor (at least 1) on a head's logits for the detail band."""
+        return 1 + F.softplus(head.sharpness)
