@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -15,8 +17,7 @@ class PatchDiscriminator(nn.Module):
         super().__init__()
         sizes = [3, width, 2 * width, 4 * width]
         self.layers = nn.ModuleList(
-            spectral_norm(nn.Conv2d(a, b, 4, 2, 1))
-            for a, b in zip(sizes[:-1], sizes[1:], strict=True)
+            spectral_norm(nn.Conv2d(a, b, 4, 2, 1)) for a, b in pairwise(sizes)
         )
         self.out = spectral_norm(nn.Conv2d(sizes[-1], 1, 3, 1, 1))
 

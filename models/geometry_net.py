@@ -7,6 +7,7 @@ are generated. All vertices are canonical (no head pose), in the unit of the mor
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -52,6 +53,7 @@ class TimeAttention(nn.Module):
     def __init__(self, width: int, heads: int, dropout: float, reach: int = 50):
         super().__init__()
         self.heads, self.dropout, self.reach = heads, dropout, reach
+        self.slopes: Tensor
         self.query = nn.Linear(width, width)
         self.key_value = nn.Linear(width, 2 * width)
         self.out = nn.Linear(width, width)
@@ -77,7 +79,8 @@ class TimeAttention(nn.Module):
         mixed = F.scaled_dot_product_attention(
             q, k, v, bias.expand(batch, -1, -1, -1).to(q.dtype), dropout
         )
-        return self.out(mixed.transpose(1, 2).reshape(batch, time, width))
+        joined: Tensor = self.out(mixed.transpose(1, 2).reshape(batch, time, width))
+        return joined
 
 
 class SelfLayer(nn.Module):
@@ -95,7 +98,8 @@ class SelfLayer(nn.Module):
         """[B, T, D] -> [B, T, D]."""
         y = self.norm1(x)
         x = x + self.attention(y, y, mask)
-        return x + self.feed(self.norm2(x))
+        change: Tensor = self.feed(self.norm2(x))
+        return x + change
 
 
 class VertexEncoder(nn.Module):
@@ -107,19 +111,22 @@ class VertexEncoder(nn.Module):
 
     def forward(self, vertices: Tensor) -> Tensor:
         """Displacements or shape differences [..., V, 3] -> [..., D]."""
-        return self.net(vertices.flatten(-2) * VERTEX_SCALE)
+        code: Tensor = self.net(vertices.flatten(-2) * VERTEX_SCALE)
+        return code
 
 
 class GeometryNet(nn.Module):
     """Speech features + style + template -> lower-face displacements.
 
     Buffers (set by the builder, stored in the checkpoint): `mean` [V, 3] of the morphable model,
-    `groups` [G, V] 0/1 membership of vertices in template tokens, `lower` [L] vertex indices.
+    `groups` [G, V] 0/1 membership of vertices in template tokens, `lower` [L] vertex indices,
+    `average_style` [D] mean style embedding of the training speakers.
     """
 
     mean: Tensor
     groups: Tensor
     lower: Tensor
+    average_style: Tensor
 
     def __init__(self, config: GeometryNetConfig):
         super().__init__()
@@ -127,6 +134,7 @@ class GeometryNet(nn.Module):
         self.register_buffer("mean", torch.zeros(c.vertices, 3))
         self.register_buffer("groups", torch.zeros(c.groups, c.vertices))
         self.register_buffer("lower", torch.zeros(c.lower_vertices, dtype=torch.int64))
+        self.register_buffer("average_style", torch.zeros(c.width))
         self.audio_in = nn.Sequential(
             nn.LayerNorm(c.audio_size), nn.Linear(c.audio_size, c.width), nn.Dropout(c.dropout)
         )
@@ -138,9 +146,7 @@ class GeometryNet(nn.Module):
         self.group_code = nn.Parameter(torch.randn(c.groups, c.width) * 0.02)
         self.template_attention = nn.MultiheadAttention(c.width, c.heads, batch_first=True)
         self.template_norm = nn.LayerNorm(c.width)
-        self.layers = nn.ModuleList(
-            SelfLayer(c.width, c.heads, c.dropout) for _ in range(c.layers)
-        )
+        self.layers = nn.ModuleList(SelfLayer(c.width, c.heads, c.dropout) for _ in range(c.layers))
         self.out_norm = nn.LayerNorm(c.width)
         self.decoder = nn.Sequential(
             nn.Linear(c.width, c.width),
@@ -164,8 +170,9 @@ class GeometryNet(nn.Module):
         self.groups.copy_(F.one_hot(row * 3 + column, c.groups).T.to(mean))
         with torch.no_grad():
             rows = basis[: c.expression_size, self.lower].flatten(1) * VERTEX_SCALE
-            self.decoder[3].weight[:, : len(rows)].copy_(rows.T)
-            self.decoder[3].bias.zero_()
+            last = cast(nn.Linear, self.decoder[3])
+            last.weight[:, : len(rows)].copy_(rows.T)
+            last.bias.zero_()
 
     def style(self, expression: Tensor, mask: Tensor | None = None) -> Tensor:
         """Style embedding S [B, D]: mean and deviation over time of encoded expressions.
@@ -181,7 +188,12 @@ class GeometryNet(nn.Module):
         weight = mask[..., None].to(codes) / mask.sum(1)[:, None, None].clamp_min(1)
         mean = (codes * weight).sum(1)
         deviation = ((codes - mean[:, None]).square() * weight).sum(1).add(1e-6).sqrt()
-        return self.style_out(torch.cat([mean, deviation], -1))
+        style: Tensor = self.style_out(torch.cat([mean, deviation], -1))
+        return style
+
+    def blend_style(self, style: Tensor, strength: float) -> Tensor:
+        """`style` [B, D] moved from the average speaker (0) to itself (1) or beyond."""
+        return self.average_style + strength * (style - self.average_style)
 
     def forward(
         self, audio: Tensor, style: Tensor, template: Tensor, mask: Tensor | None = None
@@ -209,5 +221,5 @@ class GeometryNet(nn.Module):
         x = x + self.template_attention(self.template_norm(x), tokens, tokens)[0]
         for layer in self.layers:
             x = layer(x, mask)
-        moved = self.decoder(self.out_norm(x)) / VERTEX_SCALE
-        return moved.unflatten(-1, (-1, 3))
+        moved: Tensor = self.decoder(self.out_norm(x)) / VERTEX_SCALE
+        return torch.unflatten(moved, -1, (-1, 3))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -40,7 +42,7 @@ class PerceptualLoss(nn.Module):
         for k, convs in enumerate(self.blocks):
             if k:
                 x = F.max_pool2d(x, 2)
-            for conv in convs:
+            for conv in cast(nn.ModuleList, convs):
                 x = F.relu(conv(x))
             out.append(x)
         return out

@@ -45,7 +45,7 @@ class ReferenceLatents:
     pncc: Tensor
 
 
-@dataclass(frozen=True)
+@dataclass  # not frozen: training frameworks move and cast its fields in place
 class Correspondence:
     """Where a target window lies in N references.
 
@@ -71,7 +71,8 @@ class Residual(nn.Module):
         self.conv2 = nn.Conv2d(width, width, 3, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.conv2(F.silu(self.conv1(F.silu(x))))
+        change: Tensor = self.conv2(F.silu(self.conv1(F.silu(x))))
+        return x + change
 
 
 class LatentEncoder(nn.Module):
@@ -85,7 +86,8 @@ class LatentEncoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """[B, 3, H, W] in 0..1 -> [B, C, H/4, W/4]."""
-        return self.block(self.conv2(F.silu(self.conv1(2 * x - 1))))
+        latent: Tensor = self.block(self.conv2(F.silu(self.conv1(2 * x - 1))))
+        return latent
 
 
 class GuidedHead(nn.Module):
@@ -111,9 +113,7 @@ class GuidedHead(nn.Module):
         place = _token_places(match.place)
         index, inside = candidates(place, self.window, *key.shape[-2:])
         batch, count, h, w, taps = index.shape
-        near = key_pncc.flatten(3).gather(
-            3, index.view(batch, count, 1, -1).expand(-1, -1, 3, -1)
-        )
+        near = key_pncc.flatten(3).gather(3, index.reshape(batch, count, 1, -1).expand(-1, -1, 3, -1))
         near = near.view(batch, count, 3, h, w, taps)
         distance = (near - pncc[:, None, ..., None]).norm(dim=2)
         cost = F.avg_pool2d(match.cost.flatten(0, 1)[:, None], STRIDE)[:, 0]
@@ -125,10 +125,11 @@ class GuidedHead(nn.Module):
 
 
 def _token_places(place: Tensor) -> Tensor:
-    """Pixel places [B, N, H, W, 2] to token places [B, N, H/4, W/4, 2], token centres at integers."""
+    """Pixel places [B, N, H, W, 2] to token places [B, N, H/4, W/4, 2], token centres at
+    integers."""
     batch, count = place.shape[:2]
     mean = F.avg_pool2d(place.flatten(0, 1).permute(0, 3, 1, 2), STRIDE)
-    return mean.permute(0, 2, 3, 1).unflatten(0, (batch, count)) / STRIDE - 0.5
+    return torch.unflatten(mean.permute(0, 2, 3, 1), 0, (batch, count)) / STRIDE - 0.5
 
 
 def sample_pixels(pictures: Tensor, place: Tensor) -> Tensor:
@@ -140,7 +141,7 @@ def sample_pixels(pictures: Tensor, place: Tensor) -> Tensor:
     taken = F.grid_sample(
         pictures.flatten(0, 1), grid, mode="bilinear", padding_mode="border", align_corners=False
     )
-    return taken.unflatten(0, (batch, count))
+    return torch.unflatten(taken, 0, (batch, count))
 
 
 def blurred(pictures: Tensor, sigma: float) -> Tensor:
@@ -175,7 +176,7 @@ def copy_pixels(low: Tensor, full: Tensor, logits: Tensor, sharpness: Tensor) ->
 
 
 class Decoder(nn.Module):
-    """D_tex: two up-sampling convolutions from the latents to a correction of the copied picture."""
+    """D_tex: two up-sampling convolutions, latents to a correction of the copied picture."""
 
     def __init__(self, latent: int, width: int):
         super().__init__()
@@ -187,8 +188,9 @@ class Decoder(nn.Module):
         self.up2 = nn.Conv2d(half, 4 * quarter, 1)
         self.fine = nn.Conv2d(quarter + 6, quarter, 3, padding=1)
         self.out = nn.Conv2d(quarter, 3, 3, padding=1)
-        nn.init.zeros_(self.out.weight)
-        nn.init.zeros_(self.out.bias)
+        with torch.no_grad():
+            for parameter in self.out.parameters():
+                parameter.zero_()
 
     def forward(self, latent: Tensor, pncc: Tensor, copied: Tensor) -> Tensor:
         """latent [B, C, h/4, w/4], pncc and copied [B, 3, h, w] -> correction [B, 3, h, w]."""
@@ -199,7 +201,8 @@ class Decoder(nn.Module):
         x = self.mid(torch.cat([F.silu(x), half], 1))
         x = F.pixel_shuffle(self.up2(F.silu(x)), 2)
         x = self.fine(torch.cat([F.silu(x), pncc, 2 * copied - 1], 1))
-        return self.out(F.silu(x))
+        correction: Tensor = self.out(F.silu(x))
+        return correction
 
 
 class Renderer(nn.Module):
@@ -225,12 +228,13 @@ class Renderer(nn.Module):
             self.lip_key(geometry).unflatten(0, shape),
             self.face_key(geometry).unflatten(0, shape),
             self.texture_encoder(pictures.flatten(0, 1)).unflatten(0, shape),
-            F.avg_pool2d(pncc.flatten(0, 1), STRIDE).unflatten(0, shape),
+            torch.unflatten(F.avg_pool2d(pncc.flatten(0, 1), STRIDE), 0, shape),
         )
 
     def encode_target(self, pncc: Tensor) -> Tensor:
         """Geometry latent [B, C, h/4, w/4] of target maps [B, 3, h, w]."""
-        return self.geometry_encoder(pncc)
+        latent: Tensor = self.geometry_encoder(pncc)
+        return latent
 
     def attend(
         self, head: GuidedHead, geometry: Tensor, pncc: Tensor, references: ReferenceLatents,

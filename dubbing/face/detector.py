@@ -60,11 +60,9 @@ class FaceDetector:
         found = self._net.process(np.ascontiguousarray(small)).detections or []
         boxes = []
         for detection in found:
-            box = detection.location_data.relative_bounding_box
+            box, score = detection.location_data.relative_bounding_box, detection.score[0]
             x0, y0 = box.xmin * width, box.ymin * height
-            boxes.append(
-                FaceBox(x0, y0, x0 + box.width * width, y0 + box.height * height, detection.score[0])
-            )
+            boxes.append(FaceBox(x0, y0, x0 + box.width * width, y0 + box.height * height, score))
         return sorted(boxes, key=lambda b: -b.score)
 
     def close(self) -> None:

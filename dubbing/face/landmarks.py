@@ -45,11 +45,14 @@ class FaceMesher:
         x0 = (box.x0 + box.x1 - side) / 2
         y0 = (box.y0 + box.y1 - side) / 2
         scale = CROP_SIZE / side
-        to_crop = np.array([[scale, 0, -x0 * scale], [0, scale, -y0 * scale]], np.float64)
+        # pixel centres: u + 0.5 = scale * (x + 0.5 - x0)
+        shift_x, shift_y = (scale * (0.5 - v) - 0.5 for v in (x0, y0))
+        to_crop = np.array([[scale, 0, shift_x], [0, scale, shift_y]], np.float64)
         if scale < 0.5:  # average first: one bilinear tap would alias a large face
             crop = self._area_crop(rgb, x0, y0, side)
         else:
-            crop = cv2.warpAffine(rgb, to_crop, (CROP_SIZE, CROP_SIZE), flags=cv2.INTER_LINEAR)
+            size = (CROP_SIZE, CROP_SIZE)
+            crop = cv2.warpAffine(rgb, to_crop, size, flags=cv2.INTER_LINEAR).astype(np.uint8)
         faces = self._net.process(crop).multi_face_landmarks
         if not faces:
             return None
@@ -59,20 +62,18 @@ class FaceMesher:
         return points
 
     @staticmethod
-    def _area_crop(
-        rgb: NDArray[np.uint8], x0: float, y0: float, side: float
-    ) -> NDArray[np.uint8]:
-        factor = 2 * CROP_SIZE / side
+    def _area_crop(rgb: NDArray[np.uint8], x0: float, y0: float, side: float) -> NDArray[np.uint8]:
+        scale = CROP_SIZE / side
         height, width = rgb.shape[:2]
         left, top = max(int(x0), 0), max(int(y0), 0)
         right, bottom = min(int(x0 + side) + 1, width), min(int(y0 + side) + 1, height)
         part = rgb[top:bottom, left:right]
-        size = (max(round(part.shape[1] * factor), 1), max(round(part.shape[0] * factor), 1))
-        part = cv2.resize(part, size, interpolation=cv2.INTER_AREA)
+        size = (max(round(part.shape[1] * 2 * scale), 1), max(round(part.shape[0] * 2 * scale), 1))
+        part = cv2.resize(part, size, interpolation=cv2.INTER_AREA).astype(np.uint8)
         sx, sy = size[0] / (right - left), size[1] / (bottom - top)
-        matrix = np.array([[0.5 / sx * factor, 0, 0], [0, 0.5 / sy * factor, 0]], np.float64)
-        matrix[0, 2] = (left - x0) * factor / 2
-        matrix[1, 2] = (top - y0) * factor / 2
+        matrix = np.array([[scale / sx, 0, 0], [0, scale / sy, 0]], np.float64)
+        matrix[0, 2] = (left - x0 + 0.5 / sx) * scale - 0.5
+        matrix[1, 2] = (top - y0 + 0.5 / sy) * scale - 0.5
         out = cv2.warpAffine(part, matrix, (CROP_SIZE, CROP_SIZE), flags=cv2.INTER_LINEAR)
         return out.astype(np.uint8)
 

@@ -87,7 +87,7 @@ class _ExpressionSolver:
         self._project = torch.linalg.solve(gram, basis * w)
 
     def __call__(self, displacement: Tensor) -> Tensor:
-        return displacement.flatten(1) @ self._project.T
+        return torch.matmul(displacement.flatten(1), self._project.T)
 
 
 def _vertex_weights(model: MorphableModel) -> Tensor:
@@ -131,7 +131,8 @@ def _shape_of(model: MorphableModel, neutral: Tensor, ridge: float) -> Tensor:
     basis = model.shape.flatten(1)
     gram = basis @ basis.T
     gram += ridge * gram.diagonal().mean() * torch.eye(len(basis)).to(basis)
-    return torch.linalg.solve(gram, basis @ (neutral - model.mean).flatten())
+    alpha: Tensor = torch.linalg.solve(gram, basis @ (neutral - model.mean).flatten())
+    return alpha
 
 
 def _optimise_windows(
@@ -191,12 +192,14 @@ def _optimise(
             speed = torch.diff(drawn, dim=0) - torch.diff(seen, dim=0)
             loss = loss + options.temporal * _norm(speed).mean()
         if len(points) > 2:
-            bend = _norm(torch.diff(step * scale / scale.clamp_min(1), n=2, dim=0)
-                         + torch.diff(pose0 / scale.clamp_min(1), n=2, dim=0)).mean()
+            bend = _norm(
+                torch.diff(step * scale / scale.clamp_min(1), n=2, dim=0)
+                + torch.diff(pose0 / scale.clamp_min(1), n=2, dim=0)
+            ).mean()
             bend = bend + 0.05 * _norm(torch.diff(beta, n=2, dim=0)).mean()
             loss = loss + options.temporal * options.smooth * bend
         away = 0.05 * _norm(beta - beta0).mean() + _norm(step).mean()
-        (loss + options.regular * away).backward()
+        torch.autograd.backward(loss + options.regular * away)
         optimiser.step()
     return beta.detach(), (pose0 + step * scale).detach()
 

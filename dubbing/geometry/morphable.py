@@ -72,17 +72,19 @@ class MorphableModel:
 
 def lip_opening(vertices: Tensor) -> Tensor:
     """Inner-lip opening [...] of canonical vertices [..., V, 3], in outer-eye distances."""
-    gap = vertices[..., INNER_TOP, :] - vertices[..., INNER_BOTTOM, :]
-    return gap.norm(dim=-1) / eye_distance(vertices)
+    return _distance(vertices, INNER_TOP, INNER_BOTTOM) / eye_distance(vertices)
 
 
 def lip_width(vertices: Tensor) -> Tensor:
     """Distance of the mouth corners [...], in outer-eye distances."""
-    gap = vertices[..., MOUTH_LEFT, :] - vertices[..., MOUTH_RIGHT, :]
-    return gap.norm(dim=-1) / eye_distance(vertices)
+    return _distance(vertices, MOUTH_LEFT, MOUTH_RIGHT) / eye_distance(vertices)
 
 
 def eye_distance(vertices: Tensor) -> Tensor:
     """Distance [...] between the outer eye corners of vertices [..., V, 3]."""
-    gap = vertices[..., LEFT_EYE_OUTER, :] - vertices[..., RIGHT_EYE_OUTER, :]
-    return gap.norm(dim=-1)
+    return _distance(vertices, LEFT_EYE_OUTER, RIGHT_EYE_OUTER)
+
+
+def _distance(vertices: Tensor, a: int, b: int) -> Tensor:
+    distance: Tensor = (vertices[..., a, :] - vertices[..., b, :]).norm(dim=-1)
+    return distance

@@ -17,10 +17,12 @@ def rotation_matrix(vector: Tensor) -> Tensor:
     angle = vector.norm(dim=-1, keepdim=True).clamp_min(1e-8)
     x, y, z = (vector / angle).unbind(-1)
     zero = torch.zeros_like(x)
-    cross = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], -1).unflatten(-1, (3, 3))
+    cross = torch.stack([zero, -z, y, z, zero, -x, -y, x, zero], -1)
+    cross = torch.unflatten(cross, -1, (3, 3))
     sin, cos = angle.sin()[..., None], angle.cos()[..., None]
     eye = torch.eye(3, dtype=vector.dtype, device=vector.device)
-    return eye + sin * cross + (1 - cos) * (cross @ cross)
+    matrix: Tensor = eye + sin * cross + (1 - cos) * (cross @ cross)
+    return matrix
 
 
 def rotation_vector(matrix: Tensor) -> Tensor:

@@ -39,12 +39,10 @@ class Raster:
         """Vertex attributes [V, C] or [B, V, C] over the picture: [B, C, H, W], 0 for nothing."""
         batch, height, width = self.triangle.shape
         channels = attributes.shape[-1]
-        if attributes.dim() == 2:
-            table, first = attributes, 0
-        else:
-            table = attributes.reshape(-1, channels)
-            first = torch.arange(batch, device=table.device)[:, None] * attributes.shape[1]
-        index = self.corners.view(batch, -1) + first
+        index = self.corners.view(batch, -1)
+        if attributes.dim() == 3:  # each picture has its own rows of one long table
+            index = index + torch.arange(batch, device=index.device)[:, None] * attributes.shape[1]
+        table = attributes.reshape(-1, channels)
         taken = table.index_select(0, index.view(-1)).view(-1, 3, channels)
         weights = self.weights.reshape(-1, 1, 3).to(taken)
         mixed = torch.bmm(weights, taken).view(batch, height * width, channels)

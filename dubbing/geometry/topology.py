@@ -37,7 +37,8 @@ LEFT_EYE_OUTER, RIGHT_EYE_OUTER = 33, 263  # left in the image of an unmirrored 
 MOUTH_LEFT, MOUTH_RIGHT = 61, 291
 INNER_TOP, INNER_BOTTOM = 13, 14
 
-# Points that move little against the skull while speaking: forehead, temples, nose bridge, cheekbones.
+# Points that move little against the skull while speaking: forehead, temples, nose bridge and
+# cheekbones.
 RIGID = (
     10, 338, 297, 332, 284, 251, 389, 356, 127, 162, 21, 54, 103, 67, 109, 151, 9, 8, 168, 6, 197,
     195, 5, 122, 351, 196, 419, 3, 248, 108, 337, 69, 299, 104, 333, 68, 298, 71, 301, 139, 368,
@@ -80,9 +81,7 @@ def surface_triangles() -> NDArray[np.int64]:
     return np.array(_surface(), np.int64)
 
 
-def oriented(
-    triangles: NDArray[np.int64], frontal: NDArray[np.floating]
-) -> NDArray[np.int64]:
+def oriented(triangles: NDArray[np.int64], frontal: NDArray[np.floating]) -> NDArray[np.int64]:
     """The same triangles, wound alike as seen in `frontal` ([V, >=2], x right, y down)."""
     a, b, c = (frontal[triangles[:, k], :2] for k in range(3))
     area = (b - a)[:, 0] * (c - a)[:, 1] - (b - a)[:, 1] * (c - a)[:, 0]

@@ -7,6 +7,7 @@ that follow the outline less and less; inside the mouth by triangles between the
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -52,7 +53,7 @@ class RenderMesh:
         rings = torch.arange(count, count + len(RING_SCALES) * oval).view(-1, oval)
         loops = [torch.tensor(FACE_OVAL), *rings]
         strips = []
-        for inner, outer in zip(loops[:-1], loops[1:], strict=True):
+        for inner, outer in pairwise(loops):
             a, b = inner, inner.roll(-1)
             c, d = outer, outer.roll(-1)
             strips += [torch.stack([a, b, c], 1), torch.stack([b, d, c], 1)]

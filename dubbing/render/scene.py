@@ -59,9 +59,7 @@ def face_windows(mesh: RenderMesh, pose: Tensor) -> Tensor:
     return torch.cat([middle - half * scale[:, None], scale[:, None]], -1)
 
 
-def face_states(
-    vertices: Tensor, displacement: Tensor, pose: Tensor, window: Tensor
-) -> FaceStates:
+def face_states(vertices: Tensor, displacement: Tensor, pose: Tensor, window: Tensor) -> FaceStates:
     """Bundle extended vertices [T, V + R, 3] with expression displacements [T, V, 3]."""
     return FaceStates(
         vertices, extended_displacement(displacement), rotation_matrix(pose[:, :3]), window
@@ -121,12 +119,13 @@ def correspond(
         corner: [B, 2] (y, x) of the parts in the windows, where the raster is of parts.
     """
     batch = raster.triangle.shape[0]
-    places = references.in_window()[..., :2].unflatten(0, (batch, count))
-    moved = references.displacement.unflatten(0, (batch, count)) - target.displacement[:, None]
+    grouped = (batch, count)
+    places = torch.unflatten(references.in_window()[..., :2], 0, grouped)
+    moved = torch.unflatten(references.displacement, 0, grouped) - target.displacement[:, None]
     cost = moved.norm(dim=-1, keepdim=True) * VERTEX_SCALE
     # one interpolation for every reference: [B, V, count * 3]
     attributes = torch.cat([places, cost], -1).permute(0, 2, 1, 3).flatten(2)
-    maps = raster.interpolate(attributes).unflatten(1, (count, 3))
+    maps = torch.unflatten(raster.interpolate(attributes), 1, (count, 3))
     h, w = maps.shape[-2:]
     place = maps[:, :, :2].permute(0, 1, 3, 4, 2)
     # where no triangle lies (far corners) the same place of the window stands in
@@ -136,7 +135,7 @@ def correspond(
     if corner is not None:
         same = same + corner.flip(-1)[:, None, None, None]
     place = torch.where(raster.covered[:, None, ..., None], place, same)
-    relative = references.rotation.unflatten(0, (batch, count)).transpose(-1, -2)
+    relative = torch.unflatten(references.rotation, 0, grouped).transpose(-1, -2)
     relative = relative @ target.rotation[:, None]
     trace = relative.diagonal(dim1=-2, dim2=-1).sum(-1)
     return Correspondence(place, maps[:, :, 2], ((trace - 1) / 2).clamp(-1, 1).acos())

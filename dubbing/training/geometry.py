@@ -8,7 +8,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -72,16 +72,16 @@ class Stage1(nn.Module):
 
     def forward(self, features: Tensor, places: Tensor, style: Tensor, style_mask: Tensor,
                 template: Tensor, mask: Tensor, tune: bool) -> Tensor:  # fmt: skip
-        """features [B, T50, 2 D] as cached (with `tune` only their lower half is used), places [B, T] (fractional 50-Hz frames), style expressions
-        [B, S, V, 3], template [B, V, 3], mask [B, T] -> [B, T, L, 3]."""
+        """features [B, T50, 2 D] as cached (with `tune` only their lower half is used), places
+        [B, T] (fractional 50-Hz frames), style expressions [B, S, V, 3], template [B, V, 3], mask
+        [B, T] -> [B, T, L, 3]."""
         audio = features
         if tune:
             states = self.encoder.upper(features[..., : features.shape[-1] // 2])
             audio = torch.cat([states[k] for k in sorted(states)], -1)
-        taken = torch.stack(
-            [to_rate(a, p / 50.0, 0.0) for a, p in zip(audio, places, strict=True)]
-        )
-        return self.net(taken, self.net.style(style, style_mask), template, mask)
+        taken = torch.stack([to_rate(a, p / 50.0, 0.0) for a, p in zip(audio, places, strict=True)])
+        moved: Tensor = self.net(taken, self.net.style(style, style_mask), template, mask)
+        return moved
 
 
 def build_net(model: MorphableModel) -> GeometryNet:
@@ -143,7 +143,8 @@ class Batcher:
     ) -> dict[str, Tensor]:  # fmt: skip
         """Windows (example, start, style start, variant) as one padded batch."""
         rows: dict[str, list[Tensor]] = {
-            k: [] for k in ("features", "places", "style", "style_mask", "template", "mask", "target")
+            k: []
+            for k in ("features", "places", "style", "style_mask", "template", "mask", "target")
         }
         for e, start, style, variant in items:
             time = torch.arange(start, start + window)
@@ -178,9 +179,8 @@ def predict_openings(
     batch = {k: v.to(device) for k, v in batch.items()}
     out = stage(batch["features"], batch["places"], batch["style"], batch["style_mask"],
                 batch["template"], batch["mask"].bool(), tuned)  # fmt: skip
-    return loss.gap(out, batch["template"])[0].cpu(), loss.gap(
-        batch["target"], batch["template"]
-    )[0].cpu()
+    predicted, seen = (loss.gap(x, batch["template"])[0] for x in (out, batch["target"]))
+    return predicted.cpu(), seen.cpu()
 
 
 def correlation(a: Tensor, b: Tensor) -> float:
@@ -216,9 +216,7 @@ def correct_lags(stage: Stage1, batcher: Batcher, loss: GeometryLoss) -> list[Ex
 
 
 @torch.inference_mode()
-def validate(
-    stage: Stage1, batcher: Batcher, loss: GeometryLoss, tuned: bool
-) -> dict[str, float]:
+def validate(stage: Stage1, batcher: Batcher, loss: GeometryLoss, tuned: bool) -> dict[str, float]:
     """Mean over clips: correlation of the opening at lag 0 and at the best lag, amplitude."""
     stage.eval()
     rows = []
@@ -229,6 +227,17 @@ def validate(
     stage.train()
     mean = torch.tensor(rows).mean(0)
     return {"corr": mean[0].item(), "corr_best_lag": mean[1].item(), "amplitude": mean[2].item()}
+
+
+@torch.inference_mode()
+def mean_style(stage: Stage1, batcher: Batcher) -> Tensor:
+    """Mean style embedding [D] over the training clips."""
+    codes = []
+    device = stage.net.mean.device
+    for e in batcher.examples:
+        moved = batcher.model.expression_vertices(e.beta[:STYLE_FRAMES])
+        codes.append(stage.net.style(moved[None].to(device))[0])
+    return torch.stack(codes).mean(0)
 
 
 def run(options: GeometryTrainOptions) -> Path:
@@ -279,7 +288,8 @@ class _Trainer:
         for p in stage.encoder.upper_parameters():
             p.requires_grad_(True)
         self.average = torch.optim.swa_utils.AveragedModel(
-            stage.to(fabric.device), multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(EMA)
+            stage.to(fabric.device),
+            multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(EMA),  # type: ignore[no-untyped-call]
         )
         optimiser = torch.optim.AdamW(
             [
@@ -346,7 +356,7 @@ class _Trainer:
         return {k: v.detach() for k, v in terms.items()}
 
     def _measure_lags(self) -> None:
-        averaged: Stage1 = self.average.module
+        averaged = cast(Stage1, self.average.module)
         self.batcher.examples = correct_lags(averaged, self.batcher, self.loss)
         lags = torch.tensor([e.lag for e in self.batcher.examples if e.weight]).float()
         out = sum(e.weight == 0 for e in self.batcher.examples)
@@ -359,9 +369,8 @@ class _Trainer:
         due = self.step % (self.options.log_every * 8) == 0 or self.step == self.options.steps
         scores = {"corr": float("nan"), "corr_best_lag": float("nan"), "amplitude_ratio": 0.0}
         if due and self.check.examples:
-            found = validate(
-                self.average.module, self.check, self.loss, self.step > self._tune_from
-            )
+            averaged = cast(Stage1, self.average.module)
+            found = validate(averaged, self.check, self.loss, self.step > self._tune_from)
             scores = {"corr": found["corr"], "corr_best_lag": found["corr_best_lag"],
                       "amplitude_ratio": found["amplitude"]}  # fmt: skip
         row |= scores
@@ -369,9 +378,10 @@ class _Trainer:
         log.info(" ".join(f"{k}={v:.4g}" for k, v in row.items()))
 
     def _save(self) -> None:
+        averaged = cast(Stage1, self.average.module)
+        averaged.net.average_style.copy_(mean_style(averaged, self.batcher))
         self.fabric.save(self.path, self._state())
         if self.fabric.is_global_zero:
-            averaged: Stage1 = self.average.module
             save_network(self.options.output / f"{GEOMETRY}.safetensors", GEOMETRY, averaged.net)
             save_network(
                 self.options.output / f"{SPEECH}.safetensors", SPEECH, averaged.encoder, half=True

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from dubbing.errors import NoFaceFound
 from dubbing.geometry.morphable import MorphableModel, lip_opening
 from dubbing.geometry.pose import align, remove_pose, yaw_pitch_roll
 from dubbing.geometry.topology import (
@@ -21,6 +22,9 @@ from dubbing.geometry.topology import (
     oriented,
     surface_triangles,
 )
+
+
+MIN_FRONTAL = 3  # frames within max_yaw that a clip needs to count
 
 
 @dataclass(frozen=True)
@@ -38,6 +42,9 @@ def learn(clips: Sequence[Tensor], options: LearnOptions | None = None) -> Morph
 
     Args:
         clips: landmarks [T, >=468, 3] of one face each, pixels of any scale.
+
+    Raises:
+        NoFaceFound: no clip has MIN_FRONTAL frames within `max_yaw`.
     """
     options = options or LearnOptions()
     tracks = [_thin(c[:, :N_VERTICES].float(), options.frames_per_clip) for c in clips]
@@ -46,13 +53,15 @@ def learn(clips: Sequence[Tensor], options: LearnOptions | None = None) -> Morph
     mean = _normalise(tracks[0][0])
     for _ in range(options.rounds):
         flat = [_unposed(t, mean, rigid, options.max_yaw) for t in tracks]
-        mean = _normalise(torch.stack([_neutral(f) for f in flat if len(f) >= 3]).mean(0))
-    flat = [f for f in flat if len(f) >= 3]
-    neutrals = torch.stack([_neutral(f) for f in flat])
+        frontal = [k for k, f in enumerate(flat) if len(f) >= MIN_FRONTAL]
+        if not frontal:
+            raise NoFaceFound("no clip shows a face from the front on enough frames")
+        neutrals = torch.stack([_neutral(flat[k]) for k in frontal])
+        mean = _normalise(neutrals.mean(0))
     # displacement from the clip's own neutral, re-aligned to it so that pose does not leak in
     moved = []
-    for track, neutral in zip(tracks, [*neutrals], strict=False):
-        own = _unposed(track, neutral, rigid, options.max_yaw)
+    for k, neutral in zip(frontal, neutrals, strict=True):
+        own = _unposed(tracks[k], neutral, rigid, options.max_yaw)
         moved.append(own - neutral)
     triangles = oriented(surface_triangles(), mean.numpy())
     return MorphableModel(
@@ -101,7 +110,7 @@ def _basis(displacement: Tensor, weights: Tensor, size: int) -> Tensor:
     covariance = weighted.T @ weighted / len(weighted)
     values, vectors = torch.linalg.eigh(covariance)
     values, vectors = values.flip(0)[:size], vectors.flip(1)[:, :size]
-    basis = (vectors * values.clamp_min(0).sqrt()).T.unflatten(1, (-1, 3))
+    basis = torch.unflatten((vectors * values.clamp_min(0).sqrt()).T, 1, (-1, 3))
     return (basis / weights[:, None].double()).float()
 
 

@@ -133,9 +133,7 @@ def prepare_clip(video: Path, output: Path) -> PreparedClip:
     return clip
 
 
-def _save_crops(
-    video: Path, track: FaceTrack, boxes: NDArray[np.float32], path: Path
-) -> None:
+def _save_crops(video: Path, track: FaceTrack, boxes: NDArray[np.float32], path: Path) -> None:
     position = {frame: k for k, frame in enumerate(track.frames)}
     blobs: list[NDArray[np.uint8]] = []
     with VideoReader(video) as reader:

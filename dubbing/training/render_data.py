@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dubbing.errors import MediaFailed
 from dubbing.geometry.morphable import MorphableModel
 from dubbing.geometry.pose import yaw_pitch_roll
 from dubbing.models.renderer import Correspondence
@@ -42,6 +43,7 @@ class CropFile:
     """JPEG crops of a clip, decoded on demand."""
 
     def __init__(self, path: Path):
+        self._path = path
         with np.load(path) as file:
             self._data, self._ends = file["data"], file["ends"]
 
@@ -49,9 +51,17 @@ class CropFile:
         return len(self._ends)
 
     def __getitem__(self, index: int) -> NDArray[np.uint8]:
-        """Crop [256, 256, 3] uint8 RGB."""
+        """Crop [256, 256, 3] uint8 RGB.
+
+        Raises:
+            MediaFailed: the stored picture is damaged.
+        """
         start = self._ends[index - 1] if index else 0
         picture = cv2.imdecode(self._data[start : self._ends[index]], cv2.IMREAD_COLOR)
+        if picture is None:
+            raise MediaFailed(
+                f"crop {index} does not decode", path=self._path, hint="prepare the clip again"
+            )
         return cv2.cvtColor(picture, cv2.COLOR_BGR2RGB).astype(np.uint8)
 
 
@@ -65,7 +75,7 @@ class RenderClip:
     good: list[int]
 
 
-@dataclass(frozen=True)
+@dataclass  # not frozen: the training framework moves and casts its fields in place
 class RenderBatch:
     """B targets with N face and N lip references each.
 
@@ -163,9 +173,7 @@ class RenderBatcher:
     def _states(self, clip: FittedClip, frames: list[int]) -> tuple[FaceStates, Tensor]:
         beta, pose = clip.beta[frames], clip.pose[frames]
         boxes = clip.boxes[frames]
-        vertices = extended_vertices(
-            self.model.vertices(clip.template, beta), clip.template, pose
-        )
+        vertices = extended_vertices(self.model.vertices(clip.template, beta), clip.template, pose)
         window = face_windows(self.mesh, pose)
         scale = boxes[:, 2:] / CROP
         room = torch.tensor([CROP - WINDOW[1], CROP - WINDOW[0]])
@@ -220,6 +228,6 @@ def _stack(rows: Sequence[RenderBatch]) -> RenderBatch:
             return Correspondence(
                 *(torch.cat([getattr(v, k) for v in values]) for k in ("place", "cost", "turn"))
             )
-        return torch.cat(values)  # type: ignore[arg-type]
+        return torch.cat([v for v in values if isinstance(v, Tensor)])
 
     return RenderBatch(**{k: join([getattr(r, k) for r in rows]) for k in vars(rows[0])})  # type: ignore[arg-type]

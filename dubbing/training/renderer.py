@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import math
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -98,9 +99,7 @@ def run(options: RendererTrainOptions) -> Path:
     fabric.seed_everything(options.seed + fabric.global_rank)
     model = load_morphable(options.morphable)
     cache = options.output / "cache"
-    names = [
-        n for n in prepared_names(options.data) if (options.data / f"{n}.crops.npz").exists()
-    ]
+    names = [n for n in prepared_names(options.data) if (options.data / f"{n}.crops.npz").exists()]
     fits = [fitted(options.data, cache, name, model) for name in names]
     clips = load_render_clips(options.data, fits, model)
     if not clips:
@@ -124,7 +123,8 @@ class _Trainer:
         stage = Stage2(Renderer(RendererConfig()))
         judge = nn.ModuleList([PatchDiscriminator(), PatchDiscriminator()])
         self.average = torch.optim.swa_utils.AveragedModel(
-            stage.to(fabric.device), multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(EMA)
+            stage.to(fabric.device),
+            multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(EMA),  # type: ignore[no-untyped-call]
         )
         rate = options.learning_rate
         optimiser = torch.optim.AdamW(stage.parameters(), rate, betas=(0.9, 0.99))
@@ -179,7 +179,7 @@ class _Trainer:
 
     def _one_step(self) -> dict[str, float]:
         o = self.options
-        decay = 0.05 + 0.95 * 0.5 * (1 + float(torch.cos(torch.tensor(3.14159 * self.step / o.steps))))
+        decay = 0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * self.step / o.steps))
         for group in self.optimiser.param_groups:
             group["lr"] = o.learning_rate * min((self.step + 1) / 50, 1.0) * decay
         batch = to_device(self.batcher.draw(o.batch_size), self.fabric.device)
@@ -206,9 +206,7 @@ class _Trainer:
         self.average.update_parameters(self.stage.module)
         return {k: float(v.detach()) for k, v in terms.items()}
 
-    def _adversarial(
-        self, made: Tensor, truth: Tensor, boxes: list[Tensor]
-    ) -> dict[str, Tensor]:
+    def _adversarial(self, made: Tensor, truth: Tensor, boxes: list[Tensor]) -> dict[str, Tensor]:
         """Generator terms, after one step of both discriminators (face window, mouth window)."""
         pairs = [(made, truth), (boxes[0], boxes[1])]
         judge_loss = torch.zeros((), device=made.device)
@@ -223,9 +221,7 @@ class _Trainer:
         self.judging.step()
         self.judge.requires_grad_(False)
         adversarial, matching = [], []
-        for network, (fake, _), real_features in zip(
-            self.judge.module, pairs, scored, strict=True
-        ):
+        for network, (fake, _), real_features in zip(self.judge.module, pairs, scored, strict=True):
             score, features = network(fake)
             adversarial.append(generator_loss(score))
             matching.append(feature_matching(real_features, features))
@@ -273,7 +269,7 @@ class _Trainer:
     def _save(self) -> None:
         self.fabric.save(self.path, self._state())
         if self.fabric.is_global_zero:
-            averaged: Stage2 = self.average.module
+            averaged = cast(Stage2, self.average.module)
             save_network(
                 self.options.output / f"{RENDERER}.safetensors", RENDERER, averaged.renderer
             )

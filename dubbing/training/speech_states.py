@@ -1,8 +1,9 @@
 """Speech states of the training clips under several recordings of the same words.
 
 The lower half of the speech encoder stays frozen, so its output is computed once per clip and
-variant and cached, beside the output of the upper half as it was before fine-tuning. A variant changes level, tone, noise, room and pitch of the voice and the place
-of the clip in the encoder's position code.
+variant and cached, beside the output of the upper half as it was before fine-tuning. A variant
+changes level, tone, noise, room and pitch of the voice and the place of the clip in the encoder's
+position code.
 """
 
 from __future__ import annotations
@@ -89,7 +90,8 @@ def speech_states(
             offset = 0
             if variant and room:
                 offset = int(torch.randint(0, min(room, 500) + 1, (1,), generator=generator))
-            states = encoder(mel[None], (encoder.config.frozen_layers, encoder.config.layers), offset)
+            layers = (encoder.config.frozen_layers, encoder.config.layers)
+            states = encoder(mel[None], layers, offset)
             rows.append(torch.cat(list(states.values()), -1)[0].half())
             stretches.append(stretch)
         longest = max(len(r) for r in rows)

@@ -1,0 +1,485 @@
+"""`Dubber`: the one class that joins media, face, geometry, speech and both networks."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import resource
+import sys
+import tempfile
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dubbing.analysis import SpeakerTrack, choose_speaker, easing, find_faces, fit_speaker
+from dubbing.errors import OptionInvalid, PersonaInvalid
+from dubbing.geometry.fit import FaceFit
+from dubbing.inspection import Inspection, inspection_of
+from dubbing.media.audio import audio_duration, audio_start, check_speech, load_speech
+from dubbing.media.containers import check_video_codec
+from dubbing.media.mux import MuxResult, check_output, mux
+from dubbing.media.probe import require_audio, require_video
+from dubbing.media.reader import VideoReader
+from dubbing.media.timeline import OutputPlan, iter_plan, plan_output
+from dubbing.media.writer import VideoWriter
+from dubbing.motion import Motion, drive
+from dubbing.options import DubOptions, check_device_name, to_dict
+from dubbing.persona import Persona, fingerprint
+from dubbing.persona_builder import build_persona
+from dubbing.progress import ProgressCallback, StageProgress
+from dubbing.render.mesh import RenderMesh
+from dubbing.render.session import RenderSession
+from dubbing.report import (
+    AudioAction,
+    CheckpointFacts,
+    DubReport,
+    FaceTrackFacts,
+    PictureFacts,
+    SoundFacts,
+    StageTime,
+    join_pass_through,
+)
+from dubbing.speech.features import SpeechFeatures
+from dubbing.stream import DubbedFrames, StreamFrame, dub_stream
+from dubbing.weights import MORPHABLE, EngineWeights, load_engine
+
+log = logging.getLogger(__name__)
+
+PRODUCT = "persona-dub"
+
+
+def marking(engine_version: str) -> str:
+    """The provenance text that every result carries."""
+    return (
+        f"Synthetic media: mouth and lower face generated to new speech by Persona Dub "
+        f"{engine_version}"
+    )
+
+
+def choose_device(name: str) -> torch.device:
+    """The device for "auto", "cpu" or "cuda".
+
+    Raises:
+        OptionInvalid: an unknown name, or CUDA where there is none.
+    """
+    check_device_name(name)
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise OptionInvalid("no CUDA device is usable here", hint="use --device cpu")
+    return torch.device(name)
+
+
+class _Clock:
+    """Wall-clock seconds and units per stage."""
+
+    def __init__(self) -> None:
+        self.stages: list[StageTime] = []
+        self._start = time.perf_counter()
+
+    @contextmanager
+    def stage(self, name: str, units: list[int]) -> Iterator[None]:
+        """Time a block; `units[0]` is read at its end."""
+        start = time.perf_counter()
+        yield
+        self.stages.append(StageTime(name, time.perf_counter() - start, units[0]))
+
+    @property
+    def total(self) -> float:
+        return time.perf_counter() - self._start
+
+
+class Dubber:
+    """Loads the networks once and dubs any number of videos. Not safe for use by several threads.
+
+    Example:
+        >>> dubber = Dubber.from_pretrained(device="auto")
+        >>> report = dubber.dub("speaker.mp4", "speech.wav", "dubbed.mp4")
+    """
+
+    def __init__(self, weights: EngineWeights, device: torch.device, checkpoint: str):
+        self.weights, self.device, self.checkpoint = weights, device, checkpoint
+        self.mesh = RenderMesh.build(weights.morphable)
+        self.features = SpeechFeatures(weights.speech_encoder)
+        self.version = version(PRODUCT)
+
+    @classmethod
+    def from_pretrained(cls, checkpoint: str | Path = "default", device: str = "auto") -> Dubber:
+        """Load a checkpoint folder; "default" is the one that comes with the package.
+
+        Raises:
+            CheckpointNotFound, CheckpointCorrupt: see `dubbing.weights`.
+            OptionInvalid: unknown or absent device.
+        """
+        place = choose_device(device)
+        return cls(load_engine(checkpoint, place), place, str(checkpoint))
+
+    def prepare(
+        self,
+        video: str | Path,
+        options: DubOptions | None = None,
+        progress: ProgressCallback | None = None,
+    ) -> Persona:
+        """Learn a speaker from a video: template, style, rest pose and reference bank.
+
+        Raises:
+            InputNotFound, NotAVideo: see `dubbing.media.probe`.
+            NoFaceFound: no usable face, or not the chosen one.
+        """
+        options = options or DubOptions()
+        with VideoReader(video) as reader:
+            return self._prepare(reader, options, progress)[0]
+
+    def _prepare(
+        self, reader: VideoReader, options: DubOptions, progress: ProgressCallback | None
+    ) -> tuple[Persona, list[FaceTrackFacts]]:
+        stage = StageProgress(progress, "analyse", reader.estimated_frames)
+        faces = find_faces(reader, stage)
+        track = choose_speaker(faces, options.speaker_track, reader.path)
+        fitting = StageProgress(progress, "fit", len(track.frames))
+        model = self.weights.morphable.to("cpu")
+        speaker = fit_speaker(model, track, faces.frames)
+        persona = build_persona(
+            reader, speaker, model, self.mesh.to("cpu"), faces.frames, self._morphable_hash
+        )
+        fitting.advance(len(track.frames))
+        fitting.finish()
+        facts = [
+            FaceTrackFacts(
+                t.id, t.frames[0], t.frames[-1] + 1, len(t.frames), t.mean_side, t.id == track.id
+            )
+            for t in faces.tracks
+        ]
+        return persona, facts
+
+    @property
+    def _morphable_hash(self) -> str:
+        return self.weights.hashes[MORPHABLE]
+
+    def inspect(
+        self,
+        video: str | Path,
+        options: DubOptions | None = None,
+        progress: ProgressCallback | None = None,
+    ) -> Inspection:
+        """What the engine sees in a video: media, tracks, references, what would pass through.
+
+        Raises:
+            InputNotFound, NotAVideo: see `dubbing.media.probe`.
+        """
+        with VideoReader(video) as reader:
+            stage = StageProgress(progress, "analyse", reader.estimated_frames)
+            return inspection_of(
+                reader, stage, self.weights.morphable.to("cpu"), options or DubOptions()
+            )
+
+    def dub(
+        self,
+        video: str | Path,
+        audio: str | Path,
+        output: str | Path,
+        options: DubOptions | None = None,
+        persona: Persona | None = None,
+        progress: ProgressCallback | None = None,
+    ) -> DubReport:
+        """Dub `video` with the speech of `audio` into `output`.
+
+        Args:
+            persona: from `prepare`, of the same speaker; saves its cost. Without it the video
+                itself is prepared.
+            progress: called with `ProgressEvent`s; an exception from it cancels the job.
+
+        Returns:
+            the report, also written to `options.report` where that is set.
+
+        Raises:
+            DubbingError: one of its subclasses, see `dubbing.errors`; the output is then not
+                there, and an older file of its name is untouched.
+        """
+        options = options or DubOptions()
+        clock = _Clock()
+        target = check_output(output, [video, audio], options.overwrite)
+        require_video(video)
+        sound = require_audio(audio)
+        samples = load_speech(audio)
+        check_speech(samples, audio)
+        with VideoReader(video) as reader, tempfile.TemporaryDirectory(
+            prefix=".dub-", dir=target.parent
+        ) as folder:
+            persona, speaker, faces = self._speaker(reader, options, persona, progress, clock)
+            length = audio_duration(audio)
+            plan = plan_output(reader.index.times, reader.index.duration, length, options.length)  # type: ignore[arg-type]
+            motion = self._motion(samples, plan, persona, options, progress, clock)
+            picture = Path(folder) / "picture"
+            passed = self._render(
+                reader, plan, motion, persona, speaker, picture, target, options, progress, clock
+            )
+            finishing = StageProgress(progress, "mux", 1)
+            with clock.stage("mux", [1]):
+                mixed = self._mux(picture, audio, reader, target, plan, options)
+            finishing.advance()
+            finishing.finish()
+            report = self._report(
+                reader, sound.audio[0], audio, length, plan, mixed, options, faces, passed, persona,
+                clock,
+            )  # fmt: skip
+        if options.report is not None:
+            report.save(options.report)
+        return report
+
+    def _speaker(
+        self,
+        reader: VideoReader,
+        options: DubOptions,
+        persona: Persona | None,
+        progress: ProgressCallback | None,
+        clock: _Clock,
+    ) -> tuple[Persona, SpeakerTrack, list[FaceTrackFacts]]:
+        """The persona and the speaker's track in this very video."""
+        units = [0]
+        with clock.stage("analyse and fit", units):
+            if persona is None:
+                persona, facts = self._prepare(reader, options, progress)
+                speaker = _track_of(persona)
+            else:
+                self._check_persona(persona, reader.path)
+                if persona.source == fingerprint(reader.path):
+                    speaker, facts = _track_of(persona), []
+                    units[0] = reader.index.count
+                else:
+                    stage = StageProgress(progress, "analyse", reader.estimated_frames)
+                    faces = find_faces(reader, stage)
+                    track = choose_speaker(faces, options.speaker_track, reader.path)
+                    model = self.weights.morphable.to("cpu")
+                    speaker = fit_speaker(model, track, faces.frames, persona.template)
+                    facts = [
+                        FaceTrackFacts(t.id, t.frames[0], t.frames[-1] + 1, len(t.frames),
+                                       t.mean_side, t.id == track.id)
+                        for t in faces.tracks
+                    ]  # fmt: skip
+            units[0] = reader.index.count
+        return persona, speaker, facts
+
+    def _check_persona(self, persona: Persona, path: Path) -> None:
+        if persona.morphable != self._morphable_hash:
+            raise PersonaInvalid(
+                "the persona was made with another morphable model",
+                path=path,
+                hint="make it again with 'dub persona'",
+            )
+
+    def _motion(
+        self,
+        samples: NDArray[np.float32],
+        plan: OutputPlan,
+        persona: Persona,
+        options: DubOptions,
+        progress: ProgressCallback | None,
+        clock: _Clock,
+    ) -> Motion:
+        """Stage 1 for the whole result."""
+        stage = StageProgress(progress, "geometry", plan.count)
+        units = [plan.count]
+        with clock.stage("speech and geometry", units):
+            motion = self.drive(
+                torch.from_numpy(samples), float(plan.duration), persona, options, progress
+            )
+        stage.advance(plan.count)
+        stage.finish()
+        return motion
+
+    def drive(
+        self,
+        samples: Tensor,
+        duration: float,
+        persona: Persona,
+        options: DubOptions | None = None,
+        progress: ProgressCallback | None = None,
+    ) -> Motion:
+        """Lower-face motion for speech `samples` ([N] float32, 16 kHz mono), `duration` seconds."""
+        options = options or DubOptions()
+        net = self.weights.geometry
+        style = self._style(persona, options, progress)
+        return drive(
+            self.features,
+            net,
+            self.weights.morphable,
+            samples,
+            duration,
+            persona.template.to(self.device),
+            style,
+            persona.rest.to(self.device),
+        )
+
+    @torch.inference_mode()
+    def _style(
+        self, persona: Persona, options: DubOptions, progress: ProgressCallback | None
+    ) -> Tensor:
+        expressions = persona.style
+        if options.style is not None:
+            other = self.prepare(options.style, DubOptions(), progress)
+            expressions = other.style
+        moved = self.weights.morphable.expression_vertices(expressions.to(self.device))
+        style = self.weights.geometry.style(moved[None])
+        return self.weights.geometry.blend_style(style, options.style_strength)[0]
+
+    def session(self, persona: Persona) -> RenderSession:
+        """A renderer for one speaker."""
+        return RenderSession(
+            self.weights.renderer,
+            self.weights.morphable,
+            self.mesh,
+            persona.template.to(self.device),
+            persona.bank,
+        )
+
+    def _render(
+        self,
+        reader: VideoReader,
+        plan: OutputPlan,
+        motion: Motion,
+        persona: Persona,
+        speaker: SpeakerTrack,
+        picture: Path,
+        target: Path,
+        options: DubOptions,
+        progress: ProgressCallback | None,
+        clock: _Clock,
+    ) -> dict[int, str]:
+        """Decode, render, compose and encode every frame of the plan; {output frame: reason} of
+        those that passed through."""
+        stage = StageProgress(progress, "render", plan.count)
+        passed: dict[int, str] = {}
+        weights = easing(speaker.reasons, reader.index.count)
+        source = (
+            StreamFrame(f.number, f.source, float(f.time), f.pts, f.duration)
+            for f in iter_plan(reader, plan)
+        )
+        with clock.stage("render and encode", [plan.count]):
+            frames = DubbedFrames(
+                self.session(persona), self.weights, motion, speaker, persona.template, weights
+            )
+            with VideoWriter(
+                picture, reader.video, options.codec, crf=float(options.crf), preset=options.preset
+            ) as writer:
+                check_video_codec(target, writer.codec_name)
+                for done in frames.run(source):
+                    ticks = max(round(done.source.duration / reader.time_base), 1)
+                    writer.write(done.frame, done.source.pts, ticks)
+                    if done.reason:
+                        passed[done.source.number] = done.reason
+                    stage.advance()
+        stage.finish()
+        return passed
+
+    def _mux(
+        self,
+        picture: Path,
+        audio: str | Path,
+        reader: VideoReader,
+        target: Path,
+        plan: OutputPlan,
+        options: DubOptions,
+    ) -> MuxResult:
+        note = marking(self.version)
+        old = reader.info.metadata.get("comment", "")
+        comment = note if not old or old.startswith("Synthetic media") else f"{old} | {note}"
+        return mux(
+            picture,
+            audio,
+            reader.path,
+            target,
+            duration=plan.duration,
+            audio_codec=options.audio_codec,
+            extra_metadata={"comment": comment},
+            overwrite=options.overwrite,
+        )
+
+    def dub_frames(
+        self,
+        frames: Iterable[tuple[Fraction | float, NDArray[np.uint8]]],
+        samples: NDArray[np.float32],
+        persona: Persona,
+        options: DubOptions | None = None,
+    ) -> Iterator[NDArray[np.uint8]]:
+        """Dub frames that a pipeline holds in memory; no file is read or written.
+
+        Args:
+            frames: (time in seconds from the start of the speech, [H, W, 3] uint8 RGB upright) in
+                order, all of one size. They are taken as they are needed, about two seconds ahead.
+            samples: [N] float32 mono speech at 16 kHz.
+            persona: from `prepare` or `Persona.load`, of the speaker in the frames.
+
+        Yields:
+            one [H, W, 3] uint8 RGB frame per input frame; frames without a usable face come back
+            equal to the input.
+
+        Raises:
+            AudioUnusable: the speech is empty, silent or too short.
+        """
+        check_speech(samples)
+        self._check_persona(persona, Path("persona"))
+        options = options or DubOptions()
+        duration = len(samples) / 16000 + 1.0
+        motion = self.drive(torch.from_numpy(samples), duration, persona, options)
+        yield from dub_stream(frames, self.session(persona), self.weights, motion, persona)
+
+    def _report(
+        self, reader: VideoReader, stream: object, audio: str | Path, length: Fraction,
+        plan: OutputPlan, mixed: MuxResult, options: DubOptions, faces: list[FaceTrackFacts],
+        passed: dict[int, str], persona: Persona, clock: _Clock,
+    ) -> DubReport:  # fmt: skip
+        width, height = reader.video.display_size
+        index = reader.index
+        source = PictureFacts(
+            str(reader.path), index.count, width, height, float(index.pts[0] * reader.time_base),
+            float(index.duration), reader.video.codec,
+        )  # fmt: skip
+        sound = require_audio(audio).audio[0]
+        return DubReport(
+            video=source,
+            audio=SoundFacts(
+                str(audio), sound.codec, sound.sample_rate, sound.channels, float(length)
+            ),
+            output=dataclasses.replace(
+                source, path=str(mixed.path), frames=plan.count, duration_s=float(plan.duration),
+                start_s=float(mixed.video_start), codec=options.codec,
+            ),
+            options=to_dict(options),
+            checkpoint=CheckpointFacts(self.checkpoint, self.weights.hashes),
+            device=str(self.device),
+            engine_version=self.version,
+            marking=marking(self.version),
+            frames_dubbed=plan.count - len(passed),
+            passed_through=join_pass_through(passed),
+            faces=faces,
+            lip_references=persona.bank_frames,
+            audio_action=AudioAction(mixed.audio_action, mixed.audio_codec),
+            stages=clock.stages,
+            total_seconds=clock.total,
+            peak_memory_mib=peak_memory_mib(),
+            warnings=[f"not taken over: {name}" for name in mixed.dropped],
+        )  # fmt: skip
+
+
+def _track_of(persona: Persona) -> SpeakerTrack:
+    """The speaker's track as stored in a persona of the same video."""
+    position = {int(frame): row for row, frame in enumerate(persona.track_frames.tolist())}
+    fit = FaceFit(
+        persona.alpha, persona.template, persona.track_beta, persona.track_pose, persona.track_error
+    )
+    return SpeakerTrack(persona.track_id, position, fit, persona.faults)
+
+
+def peak_memory_mib() -> float:
+    """Largest resident memory of this process so far in MiB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 1024 if sys.platform != "darwin" else peak / 2**20

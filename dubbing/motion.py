@@ -1,0 +1,87 @@
+"""Stage 1 at work: speech and a persona to lower-face motion at 25 Hz, and to any time between."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dubbing.geometry.morphable import MorphableModel
+from dubbing.models.geometry_net import GeometryNet
+from dubbing.speech.features import SpeechFeatures, crossfade, to_rate, window_spans
+from dubbing.speech.vad import speech_envelope
+
+RATE = 25  # Hz of the motion model
+WINDOW = 500  # frames per pass, 20 s
+OVERLAP = 60  # frames on either side of a seam; beyond the reach of one attention layer
+
+
+@dataclass(frozen=True)
+class Motion:
+    """Lower-face displacements [N, L, 3] at times k / 25 s, canonical, from the template."""
+
+    lower: Tensor
+
+    def at(self, time: float) -> Tensor:
+        """Displacements [L, 3] at `time` seconds, linear between the two nearest states."""
+        place = min(max(time * RATE, 0.0), len(self.lower) - 1.0)
+        left = int(place)
+        right = min(left + 1, len(self.lower) - 1)
+        return torch.lerp(self.lower[left], self.lower[right], place - left)
+
+
+@torch.inference_mode()
+def drive(
+    features: SpeechFeatures,
+    net: GeometryNet,
+    model: MorphableModel,
+    samples: Tensor,
+    duration: float,
+    template: Tensor,
+    style: Tensor,
+    rest: Tensor,
+) -> Motion:
+    """Motion of the lower face for a speech track (paper section 3.1).
+
+    Args:
+        samples: [N] float32, 16 kHz mono.
+        duration: seconds of motion; after the speech the mouth rests.
+        template: [V, 3] the speaker's neutral face.
+        style: [D] style embedding.
+        rest: [E] expression of the speaker's closed, resting mouth.
+    """
+    count = max(int(duration * RATE) + 2, 2)
+    times = torch.arange(count, dtype=torch.float64) / RATE
+    device = net.mean.device
+    audio = to_rate(features.encode(samples), times).float().to(device)
+    overlap = min(OVERLAP, WINDOW // 4)
+
+    def window(start: int, end: int) -> Tensor:
+        out = net(audio[None, start:end], style[None], template[None])
+        return out[0].flatten(1)
+
+    spans = window_spans(count, WINDOW, overlap)
+    flat = crossfade(((s, window(s, e)) for s, e in spans), count, overlap, device)
+    lower = flat.unflatten(1, (-1, 3))
+    gate = speech_envelope(samples, times).to(device)[:, None, None]
+    resting = model.expression_vertices(rest)[net.lower]
+    return Motion(resting + gate * (lower - resting))
+
+
+def merged_vertices(
+    model: MorphableModel, template: Tensor, source_beta: Tensor, index: Tensor, lower: Tensor
+) -> Tensor:
+    """Canonical faces with the generated lower part and the source's upper part.
+
+    Args:
+        source_beta: [T, E] expressions of the source frames.
+        index: [L] vertices that `lower` [T, L, 3] displaces.
+
+    Returns:
+        displacement from the template [T, V, 3].
+    """
+    moved = model.expression_vertices(source_beta)
+    weight = model.lower[index][None, :, None]
+    moved[:, index] = weight * lower + (1 - weight) * moved[:, index]
+    return moved

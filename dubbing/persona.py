@@ -1,0 +1,163 @@
+"""A speaker prepared once for many dubs: shape, style, template, reference bank, in one file."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from dubbing.errors import InputNotFound, PersonaInvalid
+from dubbing.render.session import FacePicture
+from dubbing.report import save_bytes
+
+FORMAT = "1"
+MAX_STYLE_FRAMES = 500  # expressions kept for the style embedding
+
+
+@dataclass(frozen=True)
+class Persona:
+    """What is kept of a speaker. Tensors lie on the CPU.
+
+    Attributes:
+        alpha: [S] shape; template: [V, 3] neutral face (paper: {mean(alpha), 0, 0}).
+        style: [N, E] expressions of the speaker's own speech, from which the style embedding is
+            computed (with the weights in use, so that the file outlives a checkpoint).
+        rest: [E] expression of the resting, closed mouth.
+        bank: lip references (paper: taken evenly over all frames in the order of opening).
+        bank_frames: their frame numbers in the source video.
+        morphable: hash of the morphable model that the coefficients belong to.
+        source: fingerprint of the video; a dub of the same file reuses `track_*`.
+        track_id, track_frames [T], track_beta [T, E], track_pose [T, 6], track_error [T]: the fit
+            of the speaker's track there.
+        frames: frames of the video; faults: {frame: why it passes through}.
+    """
+
+    alpha: Tensor
+    template: Tensor
+    style: Tensor
+    rest: Tensor
+    bank: list[FacePicture]
+    bank_frames: list[int]
+    morphable: str
+    source: str
+    track_id: int
+    track_frames: Tensor
+    track_beta: Tensor
+    track_pose: Tensor
+    track_error: Tensor
+    frames: int
+    faults: dict[int, str]
+
+    def save(self, path: str | Path) -> None:
+        """Write the persona file by atomic rename.
+
+        Raises:
+            OutputUnwritable, DiskFull: see `save_bytes`.
+        """
+        tensors = {
+            "alpha": self.alpha,
+            "template": self.template,
+            "style": self.style,
+            "rest": self.rest,
+            "track_frames": self.track_frames,
+            "track_beta": self.track_beta,
+            "track_pose": self.track_pose,
+            "track_error": self.track_error,
+            "bank_beta": torch.stack([p.beta for p in self.bank]),
+            "bank_pose": torch.stack([p.pose for p in self.bank]),
+        }
+        for k, picture in enumerate(self.bank):
+            tensors[f"bank_pixels_{k}"] = torch.from_numpy(picture.pixels.copy())
+        facts = {
+            "format": FORMAT,
+            "morphable": self.morphable,
+            "source": self.source,
+            "track_id": self.track_id,
+            "frames": self.frames,
+            "faults": {str(k): v for k, v in self.faults.items()},
+            "bank_frames": self.bank_frames,
+            "bank_origins": [list(p.origin) for p in self.bank],
+        }
+        data = save(
+            {k: v.contiguous() for k, v in tensors.items()}, {"persona": json.dumps(facts)}
+        )
+        save_bytes(path, data)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Persona:
+        """Read a persona file.
+
+        Raises:
+            InputNotFound: no such file.
+            PersonaInvalid: not a persona file, or of another format.
+        """
+        path = Path(path)
+        if not path.is_file():
+            raise InputNotFound("no such persona file", path=path)
+        try:
+            with safe_open(path, "pt") as file:
+                facts = json.loads((file.metadata() or {})["persona"])
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except (SafetensorError, OSError, KeyError, ValueError) as error:
+            raise PersonaInvalid(
+                "not a persona file", path=path, hint="'dub persona VIDEO -o FILE' makes one"
+            ) from error
+        if facts.get("format") != FORMAT:
+            raise PersonaInvalid(f"persona format {facts.get('format')} is not known", path=path)
+        bank = [
+            FacePicture(
+                tensors[f"bank_pixels_{k}"].numpy(),
+                (origin[0], origin[1]),
+                tensors["bank_beta"][k],
+                tensors["bank_pose"][k],
+            )
+            for k, origin in enumerate(facts["bank_origins"])
+        ]
+        return cls(
+            alpha=tensors["alpha"],
+            template=tensors["template"],
+            style=tensors["style"],
+            rest=tensors["rest"],
+            bank=bank,
+            bank_frames=facts["bank_frames"],
+            morphable=facts["morphable"],
+            source=facts["source"],
+            track_id=facts["track_id"],
+            track_frames=tensors["track_frames"],
+            track_beta=tensors["track_beta"],
+            track_pose=tensors["track_pose"],
+            track_error=tensors["track_error"],
+            frames=facts["frames"],
+            faults={int(k): v for k, v in facts["faults"].items()},
+        )
+
+
+def fingerprint(path: str | Path) -> str:
+    """Identity of a file's content: size and hash of its first and last MiB."""
+    path = Path(path)
+    size = path.stat().st_size
+    digest = hashlib.sha256(str(size).encode())
+    with path.open("rb") as file:
+        digest.update(file.read(2**20))
+        if size > 2**21:
+            file.seek(size - 2**20)
+            digest.update(file.read(2**20))
+    return digest.hexdigest()[:32]
+
+
+def style_frames(beta: Tensor) -> Tensor:
+    """At most MAX_STYLE_FRAMES of [T, E], taken evenly."""
+    if len(beta) <= MAX_STYLE_FRAMES:
+        return beta
+    return beta[torch.linspace(0, len(beta) - 1, MAX_STYLE_FRAMES).round().long()]
+
+
+def resting_expression(beta: Tensor, opening: Tensor) -> Tensor:
+    """Mean expression [E] of the fifth of the frames with the smallest lip opening."""
+    return beta[opening <= opening.quantile(0.2)].mean(0)

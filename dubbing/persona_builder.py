@@ -1,0 +1,92 @@
+"""From a fitted track to a `Persona`: reference selection and the pictures of the bank."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from dubbing.analysis import SpeakerTrack
+from dubbing.errors import NoFaceFound
+from dubbing.geometry.morphable import MorphableModel, lip_opening
+from dubbing.geometry.pose import yaw_pitch_roll
+from dubbing.media.reader import VideoReader
+from dubbing.persona import Persona, fingerprint, resting_expression, style_frames
+from dubbing.render.mesh import RenderMesh
+from dubbing.render.references import inference_lip_references
+from dubbing.render.scene import face_windows
+from dubbing.render.session import FacePicture
+from dubbing.render.window import window_rect
+
+MAX_REFERENCE_TURN = 30.0  # degrees from the clip's usual yaw
+MAX_REFERENCE_ERROR = 0.006  # face heights, or the median of the clip if that is worse
+
+
+def lip_reference_frames(model: MorphableModel, speaker: SpeakerTrack) -> list[int]:
+    """Video frames of the lip references (paper: 25, evenly over the order of opening)."""
+    fit = speaker.fit
+    frames = sorted(speaker.position)
+    opening = lip_opening(model.vertices(fit.template, fit.beta)).numpy()
+    yaw = yaw_pitch_roll(fit.pose)[:, 0]
+    facing = (yaw - yaw.median()).abs().numpy() < MAX_REFERENCE_TURN
+    error = fit.error.numpy()
+    sure = error <= max(MAX_REFERENCE_ERROR, float(np.median(error)))
+    dubbed = np.array([f not in speaker.reasons for f in frames])
+    good = dubbed & facing & sure
+    rows = inference_lip_references(opening, usable=good if good.any() else dubbed)
+    return [frames[row] for row in rows]
+
+
+def build_persona(
+    reader: VideoReader,
+    speaker: SpeakerTrack,
+    model: MorphableModel,
+    mesh: RenderMesh,
+    frames: int,
+    morphable_hash: str,
+) -> Persona:
+    """Choose the references, cut their pictures from the video, and bundle the speaker.
+
+    Args:
+        model, mesh: on the CPU.
+        frames: number of frames of the video.
+
+    Raises:
+        NoFaceFound: no frame of the track is usable.
+    """
+    fit = speaker.fit
+    chosen = lip_reference_frames(model, speaker)
+    bank: list[FacePicture] = []
+    kept: dict[int, FacePicture] = {}
+    for frame in reader.read_indices(sorted(set(chosen))):
+        row = speaker.position[frame.index]
+        window = face_windows(mesh, fit.pose[[row]])[0].numpy()
+        x, y, width, height = window_rect(window, frame.size)
+        if width < 8 or height < 8:
+            continue
+        pixels = frame.rgb_region(x, y, width, height)
+        kept[frame.index] = FacePicture(pixels, (x, y), fit.beta[row], fit.pose[row])
+    bank_frames = [f for f in chosen if f in kept]
+    bank = [kept[f] for f in bank_frames]
+    if not bank:
+        raise NoFaceFound("no frame can serve as a reference", path=reader.path)
+    dubbed = [row for f, row in sorted(speaker.position.items()) if f not in speaker.reasons]
+    beta = fit.beta[dubbed]
+    opening = lip_opening(model.vertices(fit.template, beta))
+    return Persona(
+        alpha=fit.alpha,
+        template=fit.template,
+        style=style_frames(beta),
+        rest=resting_expression(beta, opening),
+        bank=bank,
+        bank_frames=bank_frames,
+        morphable=morphable_hash,
+        source=fingerprint(reader.path),
+        track_id=speaker.id,
+        track_frames=torch.tensor(sorted(speaker.position), dtype=torch.int64),
+        track_beta=fit.beta,
+        track_pose=fit.pose,
+        track_error=fit.error,
+        frames=frames,
+        faults=speaker.reasons,
+    )
+

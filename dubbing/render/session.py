@@ -1,0 +1,367 @@
+"""Stage 2 at work: one speaker's frames rendered with new geometry, at the frame's own resolution.
+
+Attention runs in the window's scale; the pixels are copied from the references at the resolution
+of the frame, so that a large face is not a small picture enlarged.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dubbing.geometry.morphable import MorphableModel
+from dubbing.geometry.pose import apply_pose
+from dubbing.models.attention import Attended
+from dubbing.models.renderer import (
+    Correspondence,
+    ReferenceLatents,
+    Renderer,
+    blurred,
+    copy_pixels,
+    sample_pixels,
+)
+from dubbing.render.compose import match_colour
+from dubbing.render.mesh import RenderMesh, extended_vertices
+from dubbing.render.scene import (
+    LIP_WINDOW,
+    WINDOW,
+    FaceStates,
+    TargetMaps,
+    correspond,
+    cut,
+    face_states,
+    face_windows,
+    lip_corner,
+    part_of,
+    put,
+    reference_maps,
+    target_maps,
+)
+from dubbing.render.window import cut_window
+
+MIN_ALPHA = 1 / 512  # below half a code value a blend shows nothing
+
+
+@dataclass(frozen=True)
+class FacePicture:
+    """A frame's pixels around the face and its tracked geometry.
+
+    Attributes:
+        pixels: [H, W, 3] uint8 RGB region of the frame; origin: its (x, y) there.
+        beta: [E] tracked expression; pose: [6] in frame pixels.
+    """
+
+    pixels: NDArray[np.uint8]
+    origin: tuple[int, int]
+    beta: Tensor
+    pose: Tensor
+
+
+@dataclass(frozen=True)
+class Patch:
+    """A rendered piece of a frame: rgb [h, w, 3] float32 0..255, alpha [h, w] float32 0..1, and
+    its top-left corner x, y."""
+
+    rgb: NDArray[np.float32]
+    alpha: NDArray[np.float32]
+    x: int
+    y: int
+
+
+@dataclass(frozen=True)
+class _Reference:
+    """A reference on the device: `bands` [6, H, W] (coarse band, full picture; 0..1)."""
+
+    bands: Tensor
+    origin: Tensor
+    states: FaceStates
+    latents: ReferenceLatents
+
+
+class RenderSession:
+    """Renders frames of one speaker.
+
+    Args:
+        renderer, model, mesh: on the same device.
+        template: [V, 3] the speaker's neutral face.
+        lip_references: the persona's reference bank, fixed for the whole clip.
+    """
+
+    def __init__(
+        self,
+        renderer: Renderer,
+        model: MorphableModel,
+        mesh: RenderMesh,
+        template: Tensor,
+        lip_references: list[FacePicture],
+    ):
+        self.renderer, self.model, self.mesh, self.template = renderer, model, mesh, template
+        self.device = model.mean.device
+        self._cache: OrderedDict[int, _Reference] = OrderedDict()
+        bank = [self._encode(picture, lips_only=True) for picture in lip_references]
+        self._lips = bank
+        self._lip_states = _join([r.states for r in bank])
+        self._lip_latents = _join_latents([r.latents for r in bank])
+        self._lip_sheet = _sheet([r.bands for r in bank])
+        self._lip_origins = torch.stack([r.origin for r in bank])
+
+    @torch.inference_mode()
+    def render(
+        self,
+        frame: FacePicture,
+        displacement: Tensor,
+        references: list[tuple[int, FacePicture]],
+        strength: float = 1.0,
+    ) -> Patch:
+        """The lower face of `frame` with new geometry.
+
+        Args:
+            displacement: [V, 3] target displacement from the template (canonical).
+            references: the face references (paper: the five frames centred on this one), each
+                with a key under which its encoding is kept while it stays in use.
+            strength: 0..1 weight of the result against the source (eases transitions).
+        """
+        face = [self._reference(key, picture) for key, picture in references]
+        for key in list(self._cache)[: max(len(self._cache) - 2 * len(references), 0)]:
+            del self._cache[key]
+        pose = frame.pose[None].to(self.device)
+        moved = displacement[None].to(self.device)
+        target = self._states(moved, pose)
+        maps = target_maps(self.mesh, target)
+        corner = lip_corner(self.mesh, target, pose)
+        face_states_ = _join([r.states for r in face])
+        match = correspond(maps.raster, target, face_states_, len(face))
+        lip_match = correspond(
+            part_of(maps.raster, corner, LIP_WINDOW), target, self._lip_states, len(self._lips),
+            corner,
+        )  # fmt: skip
+        latents = _join_latents([r.latents for r in face])
+        by_face, by_lips = self._attend(maps, corner, latents, match, lip_match)
+        source = self._states(self.model.expression_vertices(frame.beta[None].to(self.device)), pose)
+        drift = self._drift(maps, target, source)
+        return self._compose(
+            frame, target, maps, corner, face, match, lip_match, by_face, by_lips, drift, strength
+        )
+
+    def forget(self) -> None:
+        """Drop the encoded face references: their keys will be given to other frames."""
+        self._cache.clear()
+
+    def _states(self, moved: Tensor, pose: Tensor) -> FaceStates:
+        vertices = extended_vertices(self.template + moved, self.template, pose)
+        return face_states(vertices, moved, pose, face_windows(self.mesh, pose))
+
+    def _reference(self, key: int, picture: FacePicture) -> _Reference:
+        if key not in self._cache:
+            self._cache[key] = self._encode(picture, lips_only=False)
+        self._cache.move_to_end(key)
+        return self._cache[key]
+
+    @torch.inference_mode()
+    def _encode(self, picture: FacePicture, lips_only: bool) -> _Reference:
+        """Encode one reference; a lip reference keeps only the pixels around the mouth."""
+        pose = picture.pose[None].to(self.device)
+        states = self._states(self.model.expression_vertices(picture.beta[None].to(self.device)), pose)
+        window = states.window[0].cpu().numpy()
+        seen = cut_window(picture.pixels, picture.origin, window)
+        image = _to_tensor(seen, self.device)
+        latents = self.renderer.encode_references(image[None], reference_maps(self.mesh, states)[None])
+        pixels, origin = picture.pixels, picture.origin
+        if lips_only:
+            mouth = apply_pose(self.mesh.mouth.expand(1, 1, 3), pose)[0, 0, :2].cpu().numpy()
+            pixels, origin = _around(picture, mouth, float(window[2]))
+        full = _to_tensor(pixels, self.device)[0]
+        sigma = self.renderer.config.blur * max(float(window[2]), 0.5)
+        bands = torch.cat([blurred(full[None], sigma)[0], full])
+        return _Reference(bands, torch.tensor(origin, device=self.device).float(), states, latents)
+
+    def _attend(
+        self, maps: TargetMaps, corner: Tensor, latents: ReferenceLatents,
+        match: Correspondence, lip_match: Correspondence,
+    ) -> tuple[Attended, Attended]:  # fmt: skip
+        r = self.renderer
+        geometry = r.encode_target(maps.pncc)
+        lip_geometry = cut(geometry, corner // 4, (LIP_WINDOW[0] // 4, LIP_WINDOW[1] // 4))
+        lip_pncc = cut(maps.pncc, corner, LIP_WINDOW)
+        by_face = r.attend(r.face, geometry, maps.pncc, latents, match)
+        by_lips = r.attend(r.lip, lip_geometry, lip_pncc, self._lip_latents, lip_match)
+        return by_face, by_lips
+
+    def _drift(self, maps: TargetMaps, target: FaceStates, source: FaceStates) -> Tensor:
+        """[1, 1, h, w] distance between target and source geometry in window pixels."""
+        away = (target.vertices - source.vertices)[..., :2].norm(dim=-1, keepdim=True)
+        return maps.raster.interpolate(away / target.window[:, None, 2:])
+
+    def _compose(
+        self, frame: FacePicture, target: FaceStates, maps: TargetMaps, corner: Tensor,
+        face: list[_Reference], match: Correspondence, lip_match: Correspondence,
+        by_face: Attended, by_lips: Attended, drift: Tensor, strength: float,
+    ) -> Patch:  # fmt: skip
+        """Copy pixels at the frame's resolution, repair, match colours."""
+        r = self.renderer
+        window = target.window[0]
+        lips = put(cut(maps.lips, corner, LIP_WINDOW), corner, WINDOW)
+        x0, y0, width, height = _mask_rect(maps.mask[0, 0], window, frame)
+        if width == 0 or height == 0:
+            return Patch(np.zeros((0, 0, 3), np.float32), np.zeros((0, 0), np.float32), 0, 0)
+        grid = _pixel_grid(x0, y0, width, height, window)
+        plain = _sample(torch.cat([maps.mask, lips, drift], 1), grid, WINDOW)
+        mask, lip_weight, moved = plain[:1], plain[1:2], plain[2:3]
+        copied = self._copy(match, by_face, grid, WINDOW, _sheet([f.bands for f in face]),
+                            torch.stack([f.origin for f in face]),
+                            _join([f.states for f in face]).window, r.face)  # fmt: skip
+        rect = _inner_rect(lip_weight[0])
+        if rect is not None:
+            top, bottom, left, right = rect
+            part = grid[top:bottom, left:right] - corner[0].flip(0)
+            lip_copy = self._copy(lip_match, by_lips, part, LIP_WINDOW, self._lip_sheet,
+                                  self._lip_origins, self._lip_states.window, r.lip)  # fmt: skip
+            weight = lip_weight[:, top:bottom, left:right]
+            area = copied[:, top:bottom, left:right]
+            copied[:, top:bottom, left:right] = area + (lip_copy - area) * weight
+        made = copied + self._repair(maps, lips, corner, by_face, by_lips, copied, grid)
+        region = frame.pixels[
+            y0 - frame.origin[1] : y0 - frame.origin[1] + height,
+            x0 - frame.origin[0] : x0 - frame.origin[0] + width,
+        ]
+        source = _to_tensor(region, self.device)[0]
+        made = match_colour(made.clamp(0, 1), source, mask, moved)
+        alpha = mask[0] * strength
+        alpha = torch.where(alpha < MIN_ALPHA, 0.0, alpha)
+        rgb = (made * 255).permute(1, 2, 0).contiguous()
+        return Patch(rgb.cpu().numpy(), alpha.cpu().numpy(), x0, y0)
+
+    def _copy(
+        self, match: Correspondence, found: Attended, grid: Tensor, size: tuple[int, int],
+        sheet: Tensor, origins: Tensor, windows: Tensor, head: torch.nn.Module,
+    ) -> Tensor:  # fmt: skip
+        """Two-band copy at native pixels: [3, h, w]."""
+        count = sheet.shape[0]
+        place = match.place[0].permute(0, 3, 1, 2).flatten(0, 1)
+        maps = torch.cat([place, found.reference_logits[0]])[None]
+        native = _sample(maps, grid, size)
+        place = native[: 2 * count].view(count, 2, *native.shape[1:]).permute(0, 2, 3, 1)
+        # window pixels of each reference -> pixels of its stored picture
+        place = windows[:, None, None, :2] + place * windows[:, None, None, 2:]
+        place = place - origins[:, None, None]
+        bands = sample_pixels(sheet[None], place[None])
+        sharp = self.renderer.detail_sharpness(head)  # type: ignore[arg-type]
+        logits = native[None, 2 * count :]
+        return copy_pixels(bands[:, :, :3], bands[:, :, 3:], logits, sharp)[0]
+
+    def _repair(
+        self, maps: TargetMaps, lips: Tensor, corner: Tensor, by_face: Attended,
+        by_lips: Attended, copied: Tensor, grid: Tensor,
+    ) -> Tensor:  # fmt: skip
+        """The decoder's correction, computed on the window and enlarged to the native pixels."""
+        small = F.avg_pool2d(lips, 4)
+        tokens = (WINDOW[0] // 4, WINDOW[1] // 4)
+        lip_latent = put(by_lips.value, corner // 4, tokens)
+        latent = by_face.value * (1 - small) + lip_latent * small
+        window_copy = _to_window(copied, grid)
+        correction = self.renderer.decoder(latent, maps.pncc, window_copy)
+        return _sample(correction, grid, WINDOW)
+
+
+def _pixel_grid(x0: int, y0: int, width: int, height: int, window: Tensor) -> Tensor:
+    """Window places [h, w, 2] (x, y in window pixels, centres at +0.5) of frame pixels."""
+    device = window.device
+    x = torch.arange(x0, x0 + width, device=device).add(0.5).sub(window[0]).div(window[2])
+    y = torch.arange(y0, y0 + height, device=device).add(0.5).sub(window[1]).div(window[2])
+    return torch.stack([x.expand(height, width), y[:, None].expand(height, width)], -1)
+
+
+def _sample(maps: Tensor, grid: Tensor, size: tuple[int, int]) -> Tensor:
+    """Bilinear maps [1, C, h, w] at window places [H, W, 2]: [C, H, W]."""
+    extent = grid.new_tensor([size[1], size[0]])
+    return F.grid_sample(
+        maps, (grid * 2 / extent - 1)[None], padding_mode="border", align_corners=False
+    )[0]
+
+
+def _to_window(copied: Tensor, grid: Tensor) -> Tensor:
+    """Native pixels [3, H, W] on the window's grid [1, 3, h, w], outside by their border."""
+    h, w = WINDOW
+    first, last = grid[0, 0], grid[-1, -1]
+    step = (last - first) / grid.new_tensor([max(grid.shape[1] - 1, 1), max(grid.shape[0] - 1, 1)])
+    picture = copied[None]
+    factor = int(1 / float(step.mean())) if float(step.mean()) < 0.67 else 1
+    if factor > 1:  # average before taking fewer pixels
+        picture = F.avg_pool2d(picture, factor, ceil_mode=True, count_include_pad=False)
+    y = torch.arange(h, device=grid.device).add(0.5).sub(first[1]).div(step[1]).add(0.5)
+    x = torch.arange(w, device=grid.device).add(0.5).sub(first[0]).div(step[0]).add(0.5)
+    place = torch.stack([x.expand(h, w), y[:, None].expand(h, w)], -1) / factor
+    return _sample(picture, place, (picture.shape[-2], picture.shape[-1]))[None]
+
+
+def _mask_rect(mask: Tensor, window: Tensor, frame: FacePicture) -> tuple[int, int, int, int]:
+    """Rectangle (x, y, width, height) of frame pixels where the mask counts."""
+    rect = _inner_rect(mask)
+    if rect is None:
+        return 0, 0, 0, 0
+    top, bottom, left, right = rect
+    x, y, scale = (float(v) for v in window)
+    height, width = frame.pixels.shape[:2]
+    x0 = max(int(np.floor(x + (left - 1) * scale)), frame.origin[0])
+    y0 = max(int(np.floor(y + (top - 1) * scale)), frame.origin[1])
+    x1 = min(int(np.ceil(x + (right + 1) * scale)), frame.origin[0] + width)
+    y1 = min(int(np.ceil(y + (bottom + 1) * scale)), frame.origin[1] + height)
+    return x0, y0, max(x1 - x0, 0), max(y1 - y0, 0)
+
+
+def _inner_rect(weight: Tensor) -> tuple[int, int, int, int] | None:
+    """(top, bottom, left, right) of the part of [h, w] above zero, None where there is none."""
+    seen = weight > MIN_ALPHA
+    rows, columns = seen.any(1).nonzero()[:, 0], seen.any(0).nonzero()[:, 0]
+    if len(rows) == 0:
+        return None
+    return int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
+
+
+def _around(
+    picture: FacePicture, centre: NDArray[np.float32], scale: float
+) -> tuple[NDArray[np.uint8], tuple[int, int]]:
+    """The part of a picture around the mouth and its origin in the frame."""
+    half_x, half_y = 0.62 * LIP_WINDOW[1] * scale, 0.62 * LIP_WINDOW[0] * scale
+    height, width = picture.pixels.shape[:2]
+    x, y = float(centre[0]) - picture.origin[0], float(centre[1]) - picture.origin[1]
+    x0, x1 = max(int(x - half_x), 0), min(int(x + half_x) + 1, width)
+    y0, y1 = max(int(y - half_y), 0), min(int(y + half_y) + 1, height)
+    if x1 - x0 < 4 or y1 - y0 < 4:
+        return picture.pixels, picture.origin
+    return picture.pixels[y0:y1, x0:x1], (picture.origin[0] + x0, picture.origin[1] + y0)
+
+
+def _to_tensor(pixels: NDArray[np.uint8], device: torch.device) -> Tensor:
+    """[H, W, 3] uint8 -> [1, 3, H, W] float 0..1."""
+    tensor = torch.from_numpy(np.ascontiguousarray(pixels)).to(device)
+    return tensor.permute(2, 0, 1)[None].float() / 255
+
+
+def _sheet(pictures: list[Tensor]) -> Tensor:
+    """Pictures [C, H, W] of several sizes as one [N, C, H, W], their borders repeated."""
+    height = max(p.shape[-2] for p in pictures)
+    width = max(p.shape[-1] for p in pictures)
+    padded = [
+        p
+        if p.shape[-2:] == (height, width)
+        else F.pad(p[None], (0, width - p.shape[-1], 0, height - p.shape[-2]), "replicate")[0]
+        for p in pictures
+    ]
+    return torch.stack(padded)
+
+
+def _join(states: list[FaceStates]) -> FaceStates:
+    names = ("vertices", "displacement", "rotation", "window")
+    return FaceStates(*(torch.cat([getattr(s, n) for s in states]) for n in names))
+
+
+def _join_latents(latents: list[ReferenceLatents]) -> ReferenceLatents:
+    names = ("lip_key", "face_key", "texture", "pncc")
+    return ReferenceLatents(*(torch.cat([getattr(s, n) for s in latents], 1) for n in names))

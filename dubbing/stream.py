@@ -1,0 +1,235 @@
+"""Frames through the renderer in order: each is dubbed or passes through unchanged."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from dubbing.analysis import NO_FACE, SpeakerTrack, easing, frame_faults
+from dubbing.errors import OptionInvalid
+from dubbing.face.follower import FaceFollower
+from dubbing.geometry.fit import fit_track
+from dubbing.motion import Motion, merged_vertices
+from dubbing.persona import Persona
+from dubbing.render.references import N_FACE
+from dubbing.render.scene import face_windows
+from dubbing.render.session import FacePicture, RenderSession
+from dubbing.render.window import window_rect
+from dubbing.weights import EngineWeights
+
+AHEAD = N_FACE // 2  # frames decoded ahead: the face references are centred on the frame
+CHUNK = 50  # frames of an in-memory stream that are fitted together
+
+
+class Picture(Protocol):
+    """A frame in upright coordinates, decoded from a file or held in memory."""
+
+    @property
+    def index(self) -> int: ...
+
+    @property
+    def size(self) -> tuple[int, int]: ...
+
+    @property
+    def frame(self) -> Any: ...
+
+    def rgb_region(self, x: int, y: int, width: int, height: int) -> NDArray[np.uint8]: ...
+
+    def paste(
+        self, rgb: NDArray[np.float32], alpha: NDArray[np.float32], x: int, y: int
+    ) -> Any: ...
+
+
+@dataclass(frozen=True)
+class StreamFrame:
+    """A source frame at its place in the result: `time` in seconds of the new speech, `pts` and
+    `duration` (seconds) for the encoder."""
+
+    number: int
+    source: Any
+    time: float
+    pts: int = 0
+    duration: Fraction = Fraction(0)
+
+
+@dataclass(frozen=True)
+class DoneFrame:
+    """A finished frame: `frame` is what the picture's `paste` gave, or the source's own picture;
+    `reason` says why it passed through, "" where it was dubbed."""
+
+    frame: Any
+    source: StreamFrame
+    reason: str
+
+
+class DubbedFrames:
+    """Renders the frames of one plan with a sliding window of face references.
+
+    Args:
+        session: renderer of the speaker.
+        motion: generated lower-face motion over the time of the result.
+        speaker: the speaker's track in the source frames.
+        template: [V, 3] the speaker's neutral face.
+        weights: [source frames] share of the dub per frame (see `analysis.easing`).
+    """
+
+    def __init__(
+        self,
+        session: RenderSession,
+        engine: EngineWeights,
+        motion: Motion,
+        speaker: SpeakerTrack,
+        template: torch.Tensor,
+        weights: NDArray[np.float32],
+    ):
+        self.session, self.engine, self.motion = session, engine, motion
+        self.speaker, self.template, self.weights = speaker, template, weights
+
+    def run(self, frames: Iterable[StreamFrame]) -> Iterator[DoneFrame]:
+        """Finished frames in the order of `frames`; at most N_FACE are held."""
+        waiting: deque[tuple[StreamFrame, FacePicture | None]] = deque()
+        current = 0  # place in `waiting` of the next frame to render
+        for frame in frames:
+            waiting.append((frame, self._picture(frame.source)))
+            if len(waiting) - current > AHEAD:
+                yield self._finish(waiting, current)
+                current += 1
+            while current > AHEAD:
+                waiting.popleft()
+                current -= 1
+        while current < len(waiting):
+            yield self._finish(waiting, current)
+            current += 1
+
+    def _picture(self, source: Picture) -> FacePicture | None:
+        row = self.speaker.position.get(source.index)
+        if row is None or source.index in self.speaker.reasons:
+            return None
+        pose = self.speaker.fit.pose[row]
+        window = face_windows(self.session.mesh, pose[None].to(self.session.device))[0]
+        x, y, width, height = window_rect(window.cpu().numpy(), source.size)
+        if width < 8 or height < 8:
+            return None
+        pixels = source.rgb_region(x, y, width, height)
+        return FacePicture(pixels, (x, y), self.speaker.fit.beta[row], pose)
+
+    def _finish(
+        self, waiting: deque[tuple[StreamFrame, FacePicture | None]], current: int
+    ) -> DoneFrame:
+        frame, picture = waiting[current]
+        source = frame.source
+        if picture is None:
+            reason = self.speaker.reasons.get(source.index, NO_FACE)
+            return DoneFrame(source.frame, frame, reason)
+        near = range(max(current - AHEAD, 0), min(current + AHEAD + 1, len(waiting)))
+        references = {}
+        for k in near:
+            other, seen = waiting[k]
+            if seen is not None:
+                references[other.source.index] = seen
+        model = self.engine.morphable
+        lower = self.motion.at(frame.time)[None]
+        moved = merged_vertices(
+            model, self.template, picture.beta[None].to(lower), self.engine.geometry.lower, lower
+        )
+        patch = self.session.render(
+            picture, moved[0], list(references.items()), float(self.weights[source.index])
+        )
+        if patch.alpha.size == 0:
+            return DoneFrame(source.frame, frame, NO_FACE)
+        return DoneFrame(source.paste(patch.rgb, patch.alpha, patch.x, patch.y), frame, "")
+
+
+@dataclass(frozen=True)
+class ArrayPicture:
+    """A frame held in memory: [H, W, 3] uint8 RGB."""
+
+    index: int
+    frame: NDArray[np.uint8]
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height)."""
+        return self.frame.shape[1], self.frame.shape[0]
+
+    def rgb_region(self, x: int, y: int, width: int, height: int) -> NDArray[np.uint8]:
+        """A rectangle of the frame."""
+        return self.frame[y : y + height, x : x + width]
+
+    def paste(
+        self, rgb: NDArray[np.float32], alpha: NDArray[np.float32], x: int, y: int
+    ) -> NDArray[np.uint8]:
+        """A new frame with `rgb` (0..255) blended in at (x, y)."""
+        out = self.frame.copy()
+        height, width = alpha.shape
+        part = out[y : y + height, x : x + width]
+        share = alpha[..., None]
+        mixed = part + (rgb - part) * share
+        part[...] = np.where(share > 0, np.rint(mixed).clip(0, 255), part).astype(np.uint8)
+        return out
+
+
+def dub_stream(
+    frames: Iterable[tuple[Fraction | float, NDArray[np.uint8]]],
+    session: RenderSession,
+    engine: EngineWeights,
+    motion: Motion,
+    persona: Persona,
+) -> Iterator[NDArray[np.uint8]]:
+    """See `Dubber.dub_frames`.
+
+    Raises:
+        OptionInvalid: a frame is not [H, W, 3] uint8.
+    """
+    model = engine.morphable.to("cpu")
+    with FaceFollower() as follower:
+        for chunk in _chunks(frames):
+            seen: dict[int, NDArray[np.float32]] = {}
+            for k, (_, picture) in enumerate(chunk):
+                points = follower.landmarks(picture)
+                if points is not None:
+                    seen[k] = points
+            if not seen:
+                yield from (picture for _, picture in chunk)
+                continue
+            landmarks = torch.from_numpy(np.stack(list(seen.values())))
+            fit = fit_track(model, landmarks, template=persona.template)
+            faults = frame_faults(fit, landmarks)
+            position = {k: row for row, k in enumerate(seen)}
+            reasons = {k: NO_FACE for k in range(len(chunk)) if k not in seen}
+            reasons |= {k: f for k, f in zip(seen, faults, strict=True) if f}
+            speaker = SpeakerTrack(0, position, fit, reasons)
+            dubbed = DubbedFrames(
+                session, engine, motion, speaker, persona.template, easing(reasons, len(chunk))
+            )
+            source = (
+                StreamFrame(k, ArrayPicture(k, picture), float(time))
+                for k, (time, picture) in enumerate(chunk)
+            )
+            session.forget()
+            yield from (done.frame for done in dubbed.run(source))
+
+
+def _chunks(
+    frames: Iterable[tuple[Fraction | float, NDArray[np.uint8]]],
+) -> Iterator[list[tuple[Fraction | float, NDArray[np.uint8]]]]:
+    chunk: list[tuple[Fraction | float, NDArray[np.uint8]]] = []
+    for number, (time, picture) in enumerate(frames):
+        if picture.ndim != 3 or picture.shape[2] != 3 or picture.dtype != np.uint8:
+            raise OptionInvalid(
+                f"frame {number} is {picture.dtype} {list(picture.shape)}; "
+                "it has to be uint8 [H, W, 3] RGB"
+            )
+        chunk.append((time, picture))
+        if len(chunk) == CHUNK:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk
