@@ -19,7 +19,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dubbing.analysis import SpeakerTrack, choose_speaker, easing, find_faces, fit_speaker
+from dubbing.analysis import (
+    SpeakerTrack,
+    VideoFaces,
+    choose_speaker,
+    easing,
+    find_faces,
+    fit_speaker,
+)
 from dubbing.errors import OptionInvalid, PersonaInvalid
 from dubbing.geometry.fit import FaceFit
 from dubbing.inspection import Inspection, inspection_of
@@ -146,19 +153,13 @@ class Dubber:
         track = choose_speaker(faces, options.speaker_track, reader.path)
         fitting = StageProgress(progress, "fit", len(track.frames))
         model = self.weights.morphable.to("cpu")
-        speaker = fit_speaker(model, track, faces.frames)
+        speaker = fit_speaker(model, faces, track)
         persona = build_persona(
             reader, speaker, model, self.mesh.to("cpu"), faces.frames, self._morphable_hash
         )
         fitting.advance(len(track.frames))
         fitting.finish()
-        facts = [
-            FaceTrackFacts(
-                t.id, t.frames[0], t.frames[-1] + 1, len(t.frames), t.mean_side, t.id == track.id
-            )
-            for t in faces.tracks
-        ]
-        return persona, facts
+        return persona, _track_facts(faces, speaker)
 
     @property
     def _morphable_hash(self) -> str:
@@ -259,12 +260,8 @@ class Dubber:
                     faces = find_faces(reader, stage)
                     track = choose_speaker(faces, options.speaker_track, reader.path)
                     model = self.weights.morphable.to("cpu")
-                    speaker = fit_speaker(model, track, faces.frames, persona.template)
-                    facts = [
-                        FaceTrackFacts(t.id, t.frames[0], t.frames[-1] + 1, len(t.frames),
-                                       t.mean_side, t.id == track.id)
-                        for t in faces.tracks
-                    ]  # fmt: skip
+                    speaker = fit_speaker(model, faces, track, persona.template)
+                    facts = _track_facts(faces, speaker)
             units[0] = reader.index.count
         return persona, speaker, facts
 
@@ -470,13 +467,29 @@ class Dubber:
         )  # fmt: skip
 
 
+def _track_facts(faces: VideoFaces, speaker: SpeakerTrack) -> list[FaceTrackFacts]:
+    """Every face track of a video for the report."""
+    return [
+        FaceTrackFacts(
+            t.id, t.frames[0], t.frames[-1] + 1, len(t.frames), t.mean_side, t.id in speaker.ids
+        )
+        for t in faces.tracks
+    ]
+
+
 def _track_of(persona: Persona) -> SpeakerTrack:
     """The speaker's track as stored in a persona of the same video."""
-    position = {int(frame): row for row, frame in enumerate(persona.track_frames.tolist())}
+    frames = persona.track_frames.tolist()
     fit = FaceFit(
         persona.alpha, persona.template, persona.track_beta, persona.track_pose, persona.track_error
     )
-    return SpeakerTrack(persona.track_id, position, fit, persona.faults)
+    return SpeakerTrack(
+        persona.track_ids,
+        {frame: row for row, frame in enumerate(frames)},
+        dict(zip(frames, persona.track_parts.tolist(), strict=True)),
+        fit,
+        persona.faults,
+    )
 
 
 def peak_memory_mib() -> float:

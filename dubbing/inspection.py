@@ -67,45 +67,47 @@ def inspection_of(
     ]  # fmt: skip
     references: list[int] = []
     chosen: FaceTrack | None = None
+    taken: list[FaceTrack] = []
     try:
         chosen = choose_speaker(faces, options.speaker_track, reader.path)
-        speaker = fit_speaker(model, chosen, faces.frames)
+        speaker = fit_speaker(model, faces, chosen)
         references = lip_reference_frames(model, speaker)
         reasons = speaker.reasons
+        taken = [t for t in faces.tracks if t.id in speaker.ids]
     except NoFaceFound as error:  # to be inspected, not to be dubbed: say so among the facts
         media["problem"] = error.message
         reasons = dict.fromkeys(range(faces.frames), NO_FACE)
-    media["speaker_track"] = chosen.id if chosen else None
+    media["speaker_tracks"] = [t.id for t in taken]
     media["dubbed_frames"] = faces.frames - len(reasons)
     facts = media | {
         "face_tracks": tracks,
         "passes_through": [asdict(p) for p in join_pass_through(reasons)],
         "lip_references": references,
     }
-    return Inspection(facts, _sheet(reader, faces.tracks, chosen, references))
+    return Inspection(facts, _sheet(reader, faces.tracks, taken, references))
 
 
 def _sheet(
-    reader: VideoReader, tracks: list[FaceTrack], chosen: FaceTrack | None, references: list[int]
+    reader: VideoReader, tracks: list[FaceTrack], taken: list[FaceTrack], references: list[int]
 ) -> NDArray[np.uint8]:
     """Frames with the tracks' boxes on top, mouths of the reference frames below."""
     count = reader.index.count
     shown = sorted({round(k) for k in np.linspace(0, count - 1, OVERVIEWS + 2)[1:-1]})
-    overview = [_overview(f.index, f.rgb(), tracks, chosen) for f in reader.read_indices(shown)]
+    overview = [_overview(f.index, f.rgb(), tracks, taken) for f in reader.read_indices(shown)]
     width = SHEET_WIDTH // len(overview)
     rows = [np.hstack([_fit_width(picture, width) for picture in overview])]
-    if chosen is not None and references:
-        place = {frame: k for k, frame in enumerate(chosen.frames)}
+    if references:
+        marks = {f: p for t in taken for f, p in zip(t.frames, t.landmarks, strict=True)}
         tiles = {}
         for frame in reader.read_indices(sorted(set(references))):
-            tiles[frame.index] = _tile(frame.rgb(), chosen.landmarks[place[frame.index]])
+            tiles[frame.index] = _tile(frame.rgb(), marks[frame.index])
         rows += _tile_rows([tiles[f] for f in references])
     full = max(r.shape[1] for r in rows)
     return np.vstack([np.pad(r, ((0, 0), (0, full - r.shape[1]), (0, 0))) for r in rows])
 
 
 def _overview(
-    index: int, rgb: NDArray[np.uint8], tracks: list[FaceTrack], chosen: FaceTrack | None
+    index: int, rgb: NDArray[np.uint8], tracks: list[FaceTrack], taken: list[FaceTrack]
 ) -> NDArray[np.uint8]:
     picture = rgb.copy()
     thick = max(round(picture.shape[1] / 300), 1)
@@ -113,7 +115,7 @@ def _overview(
         if index not in track.frames:
             continue
         box = landmark_box(track.landmarks[track.frames.index(index)])
-        colour = (80, 220, 90) if track is chosen else (235, 170, 40)
+        colour = (80, 220, 90) if track in taken else (235, 170, 40)
         corners = (round(box.x0), round(box.y0)), (round(box.x1), round(box.y1))
         cv2.rectangle(picture, *corners, colour, thick)
         cv2.putText(picture, f"id {track.id}", (corners[0][0], max(corners[0][1] - 4, 12)),

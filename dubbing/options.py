@@ -12,7 +12,7 @@ from typing import Any, TypeVar, get_args, get_type_hints
 from dubbing.errors import OptionInvalid
 
 LENGTHS = ("audio", "video", "shortest", "longest")
-CODECS = ("libx264", "libx265", "libsvtav1", "libvpx-vp9")
+CODECS = ("libx264", "libx265", "libsvtav1", "libvpx-vp9", "ffv1")
 PRESETS = (
     "ultrafast",
     "superfast",

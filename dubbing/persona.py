@@ -33,7 +33,7 @@ class Persona:
         bank_frames: their frame numbers in the source video.
         morphable: hash of the morphable model that the coefficients belong to.
         source: fingerprint of the video; a dub of the same file reuses `track_*`.
-        track_id, track_frames [T], track_beta [T, E], track_pose [T, 6], track_error [T]: the fit
+        track_ids, track_frames [T], track_parts [T] (id of each frame's track), track_beta [T, E], track_pose [T, 6], track_error [T]: the fit
             of the speaker's track there.
         frames: frames of the video; faults: {frame: why it passes through}.
     """
@@ -46,8 +46,9 @@ class Persona:
     bank_frames: list[int]
     morphable: str
     source: str
-    track_id: int
+    track_ids: list[int]
     track_frames: Tensor
+    track_parts: Tensor
     track_beta: Tensor
     track_pose: Tensor
     track_error: Tensor
@@ -66,6 +67,7 @@ class Persona:
             "style": self.style,
             "rest": self.rest,
             "track_frames": self.track_frames,
+            "track_parts": self.track_parts,
             "track_beta": self.track_beta,
             "track_pose": self.track_pose,
             "track_error": self.track_error,
@@ -78,7 +80,7 @@ class Persona:
             "format": FORMAT,
             "morphable": self.morphable,
             "source": self.source,
-            "track_id": self.track_id,
+            "track_ids": self.track_ids,
             "frames": self.frames,
             "faults": {str(k): v for k, v in self.faults.items()},
             "bank_frames": self.bank_frames,
@@ -128,8 +130,9 @@ class Persona:
             bank_frames=facts["bank_frames"],
             morphable=facts["morphable"],
             source=facts["source"],
-            track_id=facts["track_id"],
+            track_ids=facts["track_ids"],
             track_frames=tensors["track_frames"],
+            track_parts=tensors["track_parts"],
             track_beta=tensors["track_beta"],
             track_pose=tensors["track_pose"],
             track_error=tensors["track_error"],

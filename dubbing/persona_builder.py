@@ -24,7 +24,7 @@ MAX_REFERENCE_ERROR = 0.006  # face heights, or the median of the clip if that i
 def lip_reference_frames(model: MorphableModel, speaker: SpeakerTrack) -> list[int]:
     """Video frames of the lip references (paper: 25, evenly over the order of opening)."""
     fit = speaker.fit
-    frames = sorted(speaker.position)
+    frames = list(speaker.position)
     opening = lip_opening(model.vertices(fit.template, fit.beta)).numpy()
     yaw = yaw_pitch_roll(fit.pose)[:, 0]
     facing = (yaw - yaw.median()).abs().numpy() < MAX_REFERENCE_TURN
@@ -81,8 +81,9 @@ def build_persona(
         bank_frames=bank_frames,
         morphable=morphable_hash,
         source=fingerprint(reader.path),
-        track_id=speaker.id,
-        track_frames=torch.tensor(sorted(speaker.position), dtype=torch.int64),
+        track_ids=speaker.ids,
+        track_frames=torch.tensor(list(speaker.position), dtype=torch.int64),
+        track_parts=torch.tensor(list(speaker.part.values()), dtype=torch.int64),
         track_beta=fit.beta,
         track_pose=fit.pose,
         track_error=fit.error,

@@ -132,7 +132,8 @@ class DubbedFrames:
         references = {}
         for k in near:
             other, seen = waiting[k]
-            if seen is not None:
+            same = self.speaker.part.get(other.source.index) == self.speaker.part[source.index]
+            if seen is not None and same:
                 references[other.source.index] = seen
         model = self.engine.morphable
         lower = self.motion.at(frame.time)[None]
@@ -205,7 +206,7 @@ def dub_stream(
             position = {k: row for row, k in enumerate(seen)}
             reasons = {k: NO_FACE for k in range(len(chunk)) if k not in seen}
             reasons |= {k: f for k, f in zip(seen, faults, strict=True) if f}
-            speaker = SpeakerTrack(0, position, fit, reasons)
+            speaker = SpeakerTrack([0], position, dict.fromkeys(position, 0), fit, reasons)
             dubbed = DubbedFrames(
                 session, engine, motion, speaker, persona.template, easing(reasons, len(chunk))
             )

@@ -66,26 +66,30 @@ def guided_attention(
     """
     batch, count, channels = key.shape[:3]
     h, w = query.shape[-2:]
-    taken = _take(key, index)  # [B, N, h*w, K, C]
-    q = query.flatten(2).transpose(1, 2)[:, None, :, None]
-    logits = (taken * q).sum(-1) / channels**0.5 + bias.flatten(2, 3)
-    weights = logits.permute(0, 2, 1, 3).flatten(2).softmax(-1)
-    weights = weights.unflatten(-1, (count, -1)).permute(0, 2, 1, 3)
-    mixed = (_take(value, index) * weights[..., None]).sum((1, 3))
+    rows = table_rows(index, key.shape[-2] * key.shape[-1])
+    q = query.flatten(2).transpose(1, 2).reshape(-1, channels, 1)
+    added = bias.permute(0, 2, 3, 1, 4).reshape(len(q), -1)
+    logits = torch.bmm(take_rows(key, rows), q)[..., 0] / channels**0.5 + added
+    mixed = torch.bmm(logits.softmax(-1)[:, None].to(value.dtype), take_rows(value, rows))
+    per_reference = logits.unflatten(-1, (count, -1)).logsumexp(-1)
     return Attended(
-        mixed.transpose(1, 2).reshape(batch, -1, h, w),
-        logits.logsumexp(-1).view(batch, count, h, w),
+        mixed.view(batch, h * w, -1).transpose(1, 2).reshape(batch, -1, h, w),
+        per_reference.view(batch, h * w, count).transpose(1, 2).reshape(batch, count, h, w),
     )
 
 
-def _take(maps: Tensor, index: Tensor) -> Tensor:
-    """Columns of [B, N, C, H, W] at [B, N, h, w, K]: [B, N, h*w, K, C]."""
-    batch, count, channels = maps.shape[:3]
-    rows = maps.flatten(3).transpose(2, 3).reshape(batch * count, -1, channels)
-    flat = index.reshape(batch * count, -1)
-    start = torch.arange(batch * count, device=index.device)[:, None] * rows.shape[1]
-    taken = rows.reshape(-1, channels).index_select(0, (flat + start).view(-1))
-    return taken.view(batch, count, -1, index.shape[-1], channels)
+def table_rows(index: Tensor, tokens: int) -> Tensor:
+    """Rows [B * h * w, N * K] of candidates [B, N, h, w, K] in the table of all tokens of all
+    references of all pictures."""
+    batch, count, h, w = index.shape[:4]
+    start = torch.arange(batch * count, device=index.device).view(batch, count, 1, 1, 1) * tokens
+    return (index + start).permute(0, 2, 3, 1, 4).reshape(batch * h * w, -1)
+
+
+def take_rows(maps: Tensor, rows: Tensor) -> Tensor:
+    """Columns of [B, N, C, H, W] at `table_rows`: [B * h * w, N * K, C]."""
+    table = maps.flatten(3).transpose(2, 3).reshape(-1, maps.shape[2])
+    return table.index_select(0, rows.reshape(-1)).view(*rows.shape, -1)
 
 
 def full_attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Attended:

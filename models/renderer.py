@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .attention import NEVER, Attended, candidates, guided_attention
+from .attention import NEVER, Attended, candidates, guided_attention, table_rows, take_rows
 
 STRIDE = 4  # picture pixels per latent token
 
@@ -113,9 +113,10 @@ class GuidedHead(nn.Module):
         place = _token_places(match.place)
         index, inside = candidates(place, self.window, *key.shape[-2:])
         batch, count, h, w, taps = index.shape
-        near = key_pncc.flatten(3).gather(3, index.reshape(batch, count, 1, -1).expand(-1, -1, 3, -1))
-        near = near.view(batch, count, 3, h, w, taps)
-        distance = (near - pncc[:, None, ..., None]).norm(dim=2)
+        near = take_rows(key_pncc, table_rows(index, key.shape[-2] * key.shape[-1]))
+        away = near - pncc.flatten(2).transpose(1, 2).reshape(-1, 1, 3)
+        squared = away[..., 0] ** 2 + away[..., 1] ** 2 + away[..., 2] ** 2
+        distance = (squared + 1e-10).sqrt().view(batch, h, w, count, taps).permute(0, 3, 1, 2, 4)
         cost = F.avg_pool2d(match.cost.flatten(0, 1)[:, None], STRIDE)[:, 0]
         prior = F.softplus(self.cost_scale) * cost.view(batch, count, h, w)
         prior = prior + F.softplus(self.turn_scale) * match.turn[..., None, None]

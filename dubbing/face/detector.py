@@ -10,6 +10,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from dubbing.face.native_log import muted_start
+
 # The detector's own input is 192 px; more than this only costs time in its first resize.
 MAX_INPUT_SIDE = 640
 
@@ -47,7 +49,11 @@ class FaceDetector:
         # mediapipe takes about 2 s to import, and only detection needs it
         from mediapipe.python.solutions.face_detection import FaceDetection
 
-        self._net: Any = FaceDetection(model_selection=1, min_detection_confidence=min_confidence)
+        with muted_start():
+            self._net: Any = FaceDetection(
+                model_selection=1, min_detection_confidence=min_confidence
+            )
+            self._net.process(np.zeros((192, 192, 3), np.uint8))
 
     def detect(self, rgb: NDArray[np.uint8]) -> list[FaceBox]:
         """Faces in `rgb` ([H, W, 3] uint8, RGB, upright), best first, in its pixels."""

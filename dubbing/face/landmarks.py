@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dubbing.face.detector import FaceBox
+from dubbing.face.native_log import muted_start
 
 N_LANDMARKS = 478
 CROP_SCALE = 1.7  # crop side / face box side: the mesh network wants hair and chin in sight
@@ -28,12 +29,14 @@ class FaceMesher:
     def __init__(self, min_confidence: float = 0.5):
         from mediapipe.python.solutions.face_mesh import FaceMesh
 
-        self._net: Any = FaceMesh(
-            static_image_mode=True,
-            max_num_faces=1,
-            refine_landmarks=True,
-            min_detection_confidence=min_confidence,
-        )
+        with muted_start():
+            self._net: Any = FaceMesh(
+                static_image_mode=True,
+                max_num_faces=1,
+                refine_landmarks=True,
+                min_detection_confidence=min_confidence,
+            )
+            self._net.process(np.zeros((CROP_SIZE, CROP_SIZE, 3), np.uint8))
 
     def landmarks(self, rgb: NDArray[np.uint8], box: FaceBox) -> NDArray[np.float32] | None:
         """Landmarks [478, 3] of the face in `box`, or None where the mesh network sees none.

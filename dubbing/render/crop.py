@@ -40,12 +40,14 @@ def cut_crop(rgb: NDArray[np.uint8], box: NDArray[np.float32], size: int) -> NDA
     Large squares are averaged down, small ones interpolated; outside the frame the border repeats.
     """
     left, top, side = (float(v) for v in box)
-    scale = size / side
-    if scale < 0.75:
-        rgb, left, top, scale = _area_reduced(rgb, left, top, side, size)
+    scale_x = scale_y = size / side
+    if scale_x < 0.75:
+        rgb, shrink_x, shrink_y, x0, y0 = _area_reduced(rgb, left, top, side, size)
+        left, top = (left - x0) * shrink_x, (top - y0) * shrink_y
+        scale_x, scale_y = scale_x / shrink_x, scale_y / shrink_y
     # pixel centres: u + 0.5 = scale * (x + 0.5 - left)
-    shift_x, shift_y = (scale * (0.5 - v) - 0.5 for v in (left, top))
-    matrix = np.array([[scale, 0, shift_x], [0, scale, shift_y]], np.float64)
+    shift_x, shift_y = scale_x * (0.5 - left) - 0.5, scale_y * (0.5 - top) - 0.5
+    matrix = np.array([[scale_x, 0, shift_x], [0, scale_y, shift_y]], np.float64)
     crop = cv2.warpAffine(
         rgb, matrix, (size, size), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
     )
@@ -54,7 +56,8 @@ def cut_crop(rgb: NDArray[np.uint8], box: NDArray[np.float32], size: int) -> NDA
 
 def _area_reduced(
     rgb: NDArray[np.uint8], left: float, top: float, side: float, size: int
-) -> tuple[NDArray[np.uint8], float, float, float]:
+) -> tuple[NDArray[np.uint8], float, float, int, int]:
+    """The square's surroundings averaged down, its factors across and down, and where it began."""
     height, width = rgb.shape[:2]
     margin = 4 * side / size
     x0, y0 = max(int(left - margin), 0), max(int(top - margin), 0)
@@ -67,7 +70,7 @@ def _area_reduced(
     )
     scale_x, scale_y = target[0] / part.shape[1], target[1] / part.shape[0]
     small = cv2.resize(part, target, interpolation=cv2.INTER_AREA).astype(np.uint8)
-    return small, (left - x0) * scale_x, (top - y0) * scale_y, size / (side * scale_x)
+    return small, scale_x, scale_y, x0, y0
 
 
 def to_crop(points: NDArray[np.float32], boxes: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -22,7 +23,6 @@ from dubbing.models.renderer import (
     Correspondence,
     ReferenceLatents,
     Renderer,
-    blurred,
     copy_pixels,
     sample_pixels,
 )
@@ -45,6 +45,7 @@ from dubbing.render.scene import (
 )
 from dubbing.render.window import cut_window
 
+MAX_COPIED = 8  # lip references whose pixels are copied; attention itself sees all of them
 MIN_ALPHA = 1 / 512  # below half a code value a blend shows nothing
 
 
@@ -176,9 +177,12 @@ class RenderSession:
         if lips_only:
             mouth = apply_pose(self.mesh.mouth.expand(1, 1, 3), pose)[0, 0, :2].cpu().numpy()
             pixels, origin = _around(picture, mouth, float(window[2]))
-        full = _to_tensor(pixels, self.device)[0]
         sigma = self.renderer.config.blur * max(float(window[2]), 0.5)
-        bands = torch.cat([blurred(full[None], sigma)[0], full])
+        low = cv2.GaussianBlur(
+            pixels.astype(np.float32), (0, 0), sigma, borderType=cv2.BORDER_REPLICATE
+        )
+        both = np.concatenate([low, pixels.astype(np.float32)], -1) / 255
+        bands = torch.from_numpy(both).to(self.device).permute(2, 0, 1).contiguous()
         return _Reference(bands, torch.tensor(origin, device=self.device).float(), states, latents)
 
     def _attend(
@@ -220,8 +224,14 @@ class RenderSession:
         if rect is not None:
             top, bottom, left, right = rect
             part = grid[top:bottom, left:right] - corner[0].flip(0)
-            lip_copy = self._copy(lip_match, by_lips, part, LIP_WINDOW, self._lip_sheet,
-                                  self._lip_origins, self._lip_states.window, r.lip)  # fmt: skip
+            inside = cut(maps.lips, corner, LIP_WINDOW)
+            best = _strongest(by_lips.reference_logits, inside, MAX_COPIED)
+            lip_copy = self._copy(
+                Correspondence(lip_match.place[:, best], lip_match.cost, lip_match.turn),
+                Attended(by_lips.value, by_lips.reference_logits[:, best]), part, LIP_WINDOW,
+                self._lip_sheet[best], self._lip_origins[best], self._lip_states.window[best],
+                r.lip,
+            )  # fmt: skip
             weight = lip_weight[:, top:bottom, left:right]
             area = copied[:, top:bottom, left:right]
             copied[:, top:bottom, left:right] = area + (lip_copy - area) * weight
@@ -267,6 +277,13 @@ class RenderSession:
         window_copy = _to_window(copied, grid)
         correction = self.renderer.decoder(latent, maps.pncc, window_copy)
         return _sample(correction, grid, WINDOW)
+
+
+def _strongest(logits: Tensor, weight: Tensor, count: int) -> Tensor:
+    """Indices of the `count` references with the greatest share of attention where `weight`
+    [1, 1, h, w] counts; the others' shares are too small to be seen."""
+    share = (logits.softmax(1) * weight).sum((0, 2, 3))
+    return share.topk(min(count, len(share))).indices
 
 
 def _pixel_grid(x0: int, y0: int, width: int, height: int, window: Tensor) -> Tensor:

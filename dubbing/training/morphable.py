@@ -13,9 +13,14 @@ from dubbing.geometry.morphable import MorphableModel, lip_opening
 from dubbing.geometry.pose import align, remove_pose, yaw_pitch_roll
 from dubbing.geometry.topology import (
     CHIN,
+    FACE_OVAL,
     INNER_LIPS,
+    LEFT_EYE_OUTER,
     LIPS,
+    MOUTH_LEFT,
+    MOUTH_RIGHT,
     N_VERTICES,
+    RIGHT_EYE_OUTER,
     RIGID,
     SUBNASALE,
     mouth_triangles,
@@ -23,7 +28,12 @@ from dubbing.geometry.topology import (
     surface_triangles,
 )
 
-
+MIRRORED = (
+    (LEFT_EYE_OUTER, RIGHT_EYE_OUTER),
+    (MOUTH_LEFT, MOUTH_RIGHT),
+    (234, 454),  # in front of the ears
+)
+FOREHEAD = FACE_OVAL[0]
 MIN_FRONTAL = 3  # frames within max_yaw that a clip needs to count
 
 
@@ -50,14 +60,14 @@ def learn(clips: Sequence[Tensor], options: LearnOptions | None = None) -> Morph
     tracks = [_thin(c[:, :N_VERTICES].float(), options.frames_per_clip) for c in clips]
     rigid = torch.zeros(N_VERTICES)
     rigid[list(RIGID)] = 1.0
-    mean = _normalise(tracks[0][0])
+    mean = _normalise(_upright(tracks[0][0]))
     for _ in range(options.rounds):
         flat = [_unposed(t, mean, rigid, options.max_yaw) for t in tracks]
         frontal = [k for k, f in enumerate(flat) if len(f) >= MIN_FRONTAL]
         if not frontal:
             raise NoFaceFound("no clip shows a face from the front on enough frames")
         neutrals = torch.stack([_neutral(flat[k]) for k in frontal])
-        mean = _normalise(neutrals.mean(0))
+        mean = _normalise(_upright(neutrals.mean(0)))
     # displacement from the clip's own neutral, re-aligned to it so that pose does not leak in
     moved = []
     for k, neutral in zip(frontal, neutrals, strict=True):
@@ -95,6 +105,17 @@ def _normalise(face: Tensor) -> Tensor:
     """Centre at the middle of the bounding box; half the height becomes 1."""
     low, high = face.amin(0), face.amax(0)
     return (face - (low + high) / 2) * (2 / (high - low)[1])
+
+
+def _upright(face: Tensor) -> Tensor:
+    """Turned so that it looks straight ahead: the axes must not depend on who comes first."""
+    across = sum((face[b] - face[a] for a, b in MIRRORED), torch.zeros_like(face[0]))
+    across = across / across.norm()
+    down = face[CHIN] - face[FOREHEAD]
+    down = down - (down @ across) * across
+    down = down / down.norm()
+    axes = torch.stack([across, down, torch.linalg.cross(across, down)])
+    return torch.matmul(face, axes.T)
 
 
 def _lip_weights(options: LearnOptions) -> Tensor:

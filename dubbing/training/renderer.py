@@ -35,7 +35,7 @@ from dubbing.weights import RENDERER, load_morphable, save_network
 
 log = logging.getLogger(__name__)
 
-L1, PERCEPTUAL, COPIED, ADVERSARIAL, MATCHING = 10.0, 4.0, 4.0, 0.05, 1.0
+L1, PERCEPTUAL, COPIED, ADVERSARIAL, MATCHING = 10.0, 0.8, 4.0, 0.02, 0.5
 LIP_WEIGHT = 3.0
 EMA = 0.998
 VALIDATION = 32  # targets

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import wave
 from pathlib import Path
 
 import av
@@ -29,14 +30,11 @@ def write_sound(path: Path, seconds: float, level: float = 0.3) -> Path:
     """A 16-bit mono tone; level 0 is digital silence."""
     times = np.arange(round(seconds * RATE)) / RATE
     samples = np.rint(level * 32767 * np.sin(2 * np.pi * 220 * times)).astype(np.int16)
-    with av.open(str(path), "w") as sink:
-        stream = sink.add_stream("pcm_s16le", rate=RATE)
-        stream.layout = "mono"
-        if samples.size:
-            frame = av.AudioFrame.from_ndarray(samples[None], format="s16", layout="mono")
-            frame.sample_rate = RATE
-            sink.mux(stream.encode(frame))
-        sink.mux(stream.encode(None))
+    with wave.open(str(path), "wb") as sink:
+        sink.setnchannels(1)
+        sink.setsampwidth(2)
+        sink.setframerate(RATE)
+        sink.writeframes(samples.astype("<i2").tobytes())
     return path
 
 

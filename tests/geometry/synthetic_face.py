@@ -16,17 +16,30 @@ from dubbing.geometry.morphable import MorphableModel
 from dubbing.geometry.pose import apply_pose
 from dubbing.geometry.topology import (
     CHIN,
+    INNER_BOTTOM,
     LOWER_INNER_LIP,
+    LOWER_OUTER_LIP,
     MOUTH_LEFT,
     MOUTH_RIGHT,
     N_VERTICES,
     SUBNASALE,
     UPPER_INNER_LIP,
+    UPPER_OUTER_LIP,
     mouth_triangles,
     oriented,
     surface_triangles,
 )
 from dubbing.training.morphable import lower_weights
+
+UPPER_LIP = (
+    *UPPER_INNER_LIP, *UPPER_OUTER_LIP,
+    76, 184, 74, 73, 72, 11, 302, 303, 304, 408, 306, 62, 183, 42, 41, 38, 12, 268, 271, 272, 407,
+    292,
+)  # fmt: skip
+LOWER_LIP = (
+    *LOWER_INNER_LIP[1:-1], *LOWER_OUTER_LIP[1:-1],
+    77, 90, 180, 85, 16, 315, 404, 320, 307, 96, 89, 179, 86, 15, 316, 403, 319, 325,
+)  # fmt: skip
 
 
 @cache
@@ -45,11 +58,23 @@ def neutral_face() -> Tensor:
     face = torch.from_numpy(portrait_landmarks()[:N_VERTICES].copy())
     low, high = face.amin(0), face.amax(0)
     face = (face - (low + high) / 2) * (2 / (high - low)[1])
-    for up, down in zip(UPPER_INNER_LIP[1:-1], LOWER_INNER_LIP[1:-1], strict=True):
-        middle = (face[up] + face[down]) / 2
-        face[up], face[down] = middle, middle
-        face[down, 1] += 0.004  # a gap, so that the closed mouth is not turned inside out
+    # the portrait smiles: raise the lower lip, and less and less what hangs on it, by the gap
+    upper, lower = face[list(UPPER_INNER_LIP)], face[list(LOWER_INNER_LIP)]
+    gap = np.interp(face[:, 0], upper[:, 0], (lower - upper)[:, 1] - 0.004)
+    gap = torch.from_numpy(gap).float() * ((face[:, 0] - upper[0, 0]) > 0)
+    gap = gap * (face[:, 0] < upper[-1, 0])
+    face[:, 1] -= gap * below_mouth(face)
     return face
+
+
+def below_mouth(face: Tensor) -> Tensor:
+    """[468] 1 on the lower lip, falling to 0.6 at the chin, 0 above the mouth."""
+    lip = face[INNER_BOTTOM, 1]
+    depth = (face[:, 1] - lip) / (face[CHIN, 1] - lip)
+    weight = (1 - 0.4 * depth.clamp(0, 1)) * (face[:, 1] > face[MOUTH_LEFT, 1] + 0.03)
+    weight[list(UPPER_LIP)] = 0.0
+    weight[list(LOWER_LIP)] = 1.0
+    return weight
 
 
 def expressions(face: Tensor) -> Tensor:
@@ -57,11 +82,8 @@ def expressions(face: Tensor) -> Tensor:
     x, y = face[:, 0], face[:, 1]
     mouth = (face[UPPER_INNER_LIP[5]] + face[LOWER_INNER_LIP[5]]) / 2
     half = (face[MOUTH_RIGHT, 0] - face[MOUTH_LEFT, 0]) / 2
-    below = y > mouth[1] + 1e-4
-    below[list(UPPER_INNER_LIP)] = False
-    below[list(LOWER_INNER_LIP[1:-1])] = True
-    drop = 0.15 * torch.exp(-(((x - mouth[0]) / (1.6 * half)) ** 2)) * below
-    drop[[UPPER_INNER_LIP[0], UPPER_INNER_LIP[-1]]] = 0.0
+    across = (1 - ((x - mouth[0]) / (1.05 * half)) ** 2).clamp_min(0)
+    drop = 0.15 * across * below_mouth(face)
     near = torch.exp(-(((x - mouth[0]) / half) ** 2) - ((y - mouth[1]) / (0.5 * half)) ** 2)
     near = near * (y > face[SUBNASALE, 1])
     zero = torch.zeros_like(x)
@@ -102,8 +124,8 @@ def speaking(frames: int, seed: int = 0) -> Tensor:
     time = torch.arange(frames) / 25.0
     phase = 6.28 * torch.rand(3, generator=random)
     jaw = (torch.sin(6.28 * 2.1 * time + phase[0]) + 0.3).clamp_min(0)
-    wide = torch.sin(6.28 * 1.3 * time + phase[1]) * (jaw > 0)
-    push = torch.sin(6.28 * 0.9 * time + phase[2]) * (jaw > 0)
+    wide = torch.sin(6.28 * 1.3 * time + phase[1]) * jaw
+    push = torch.sin(6.28 * 0.9 * time + phase[2]) * jaw
     return torch.stack([jaw, wide, push], 1)
 
 
@@ -124,7 +146,7 @@ def synthetic_track(
     """Landmarks [T, 468, 3] in pixels with the beta [T, 3], pose [T, 6] and template [468, 3]
     that made them; `noise` in pixels."""
     model = face_model()
-    template = model.shape_vertices(torch.tensor(alpha))
+    template = model.shape_vertices(torch.tensor(alpha, dtype=torch.float32))
     beta, pose = speaking(frames, seed), head_motion(frames, seed)
     points = apply_pose(model.vertices(template, beta), pose)
     shake = torch.randn(points.shape, generator=torch.Generator().manual_seed(2000 + seed))

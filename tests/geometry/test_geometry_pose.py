@@ -101,7 +101,9 @@ def test_align_takes_a_model_per_frame_and_never_mirrors() -> None:
     found, _ = align(points, faces, torch.ones(N_VERTICES).double())
     assert torch.allclose(found, pose, atol=1e-6)
     mirrored, _ = align(points[1:], face, torch.ones(N_VERTICES).double())
-    assert torch.allclose(torch.linalg.det(rotation_matrix(mirrored[:, :3])), torch.ones(1).double())
+    assert torch.allclose(
+        torch.linalg.det(rotation_matrix(mirrored[:, :3])), torch.ones(1).double()
+    )
 
 
 def test_angles_have_the_documented_signs() -> None:
