@@ -30,13 +30,14 @@ from dubbing.analysis import (
 from dubbing.errors import OptionInvalid, PersonaInvalid
 from dubbing.geometry.fit import FaceFit
 from dubbing.inspection import Inspection, inspection_of
-from dubbing.media.audio import audio_duration, audio_start, check_speech, load_speech
+from dubbing.media.audio import audio_duration, check_speech, load_speech
 from dubbing.media.containers import check_video_codec
 from dubbing.media.mux import MuxResult, check_output, mux
 from dubbing.media.probe import require_audio, require_video
 from dubbing.media.reader import VideoReader
 from dubbing.media.timeline import OutputPlan, iter_plan, plan_output
 from dubbing.media.writer import VideoWriter
+from dubbing.models.geometry_net import HUBERT
 from dubbing.motion import Motion, drive
 from dubbing.options import DubOptions, check_device_name, to_dict
 from dubbing.persona import Persona, fingerprint
@@ -54,7 +55,8 @@ from dubbing.report import (
     StageTime,
     join_pass_through,
 )
-from dubbing.speech.features import SpeechFeatures
+from dubbing.speech.features import SpeechFeatureExtractor, SpeechFeatures
+from dubbing.speech.hubert import load_hubert
 from dubbing.stream import DubbedFrames, StreamFrame, dub_stream
 from dubbing.weights import MORPHABLE, EngineWeights, load_engine
 
@@ -115,7 +117,9 @@ class Dubber:
     def __init__(self, weights: EngineWeights, device: torch.device, checkpoint: str):
         self.weights, self.device, self.checkpoint = weights, device, checkpoint
         self.mesh = RenderMesh.build(weights.morphable)
-        self.features = SpeechFeatures(weights.speech_encoder)
+        self.features: SpeechFeatureExtractor = SpeechFeatures(weights.speech_encoder)
+        if weights.geometry.config.features == HUBERT:
+            self.features = load_hubert().to(device)
         self.version = version(PRODUCT)
 
     @classmethod
@@ -212,9 +216,10 @@ class Dubber:
         sound = require_audio(audio)
         samples = load_speech(audio)
         check_speech(samples, audio)
-        with VideoReader(video) as reader, tempfile.TemporaryDirectory(
-            prefix=".dub-", dir=target.parent
-        ) as folder:
+        with (
+            VideoReader(video) as reader,
+            tempfile.TemporaryDirectory(prefix=".dub-", dir=target.parent) as folder,
+        ):
             persona, speaker, faces = self._speaker(reader, options, persona, progress, clock)
             length = audio_duration(audio)
             plan = plan_output(reader.index.times, reader.index.duration, length, options.length)  # type: ignore[arg-type]

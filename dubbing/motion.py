@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dubbing.geometry.morphable import MorphableModel
 from dubbing.models.geometry_net import GeometryNet
-from dubbing.speech.features import SpeechFeatures, crossfade, to_rate, window_spans
+from dubbing.speech.features import SpeechFeatureExtractor, crossfade, to_rate, window_spans
 from dubbing.speech.vad import speech_envelope
 
 RATE = 25  # Hz of the motion model
@@ -33,7 +33,7 @@ class Motion:
 
 @torch.inference_mode()
 def drive(
-    features: SpeechFeatures,
+    features: SpeechFeatureExtractor,
     net: GeometryNet,
     model: MorphableModel,
     samples: Tensor,
@@ -58,12 +58,12 @@ def drive(
     overlap = min(OVERLAP, WINDOW // 4)
 
     def window(start: int, end: int) -> Tensor:
-        out = net(audio[None, start:end], style[None], template[None])
+        out: Tensor = net(audio[None, start:end], style[None], template[None])
         return out[0].flatten(1)
 
     spans = window_spans(count, WINDOW, overlap)
     flat = crossfade(((s, window(s, e)) for s, e in spans), count, overlap, device)
-    lower = flat.unflatten(1, (-1, 3))
+    lower = flat.view(count, -1, 3)
     gate = speech_envelope(samples, times).to(device)[:, None, None]
     resting = model.expression_vertices(rest)[net.lower]
     return Motion(resting + gate * (lower - resting))

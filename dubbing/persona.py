@@ -33,8 +33,8 @@ class Persona:
         bank_frames: their frame numbers in the source video.
         morphable: hash of the morphable model that the coefficients belong to.
         source: fingerprint of the video; a dub of the same file reuses `track_*`.
-        track_ids, track_frames [T], track_parts [T] (id of each frame's track), track_beta [T, E], track_pose [T, 6], track_error [T]: the fit
-            of the speaker's track there.
+        track_ids: the speaker's face tracks there; track_frames, track_parts [T]: video frame and
+            track of each row of track_beta [T, E], track_pose [T, 6] and track_error [T].
         frames: frames of the video; faults: {frame: why it passes through}.
     """
 
@@ -86,9 +86,7 @@ class Persona:
             "bank_frames": self.bank_frames,
             "bank_origins": [list(p.origin) for p in self.bank],
         }
-        data = save(
-            {k: v.contiguous() for k, v in tensors.items()}, {"persona": json.dumps(facts)}
-        )
+        data = save({k: v.contiguous() for k, v in tensors.items()}, {"persona": json.dumps(facts)})
         save_bytes(path, data)
 
     @classmethod

@@ -90,4 +90,3 @@ def build_persona(
         frames=frames,
         faults=speaker.reasons,
     )
-

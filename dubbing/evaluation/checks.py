@@ -16,9 +16,11 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from dubbing.errors import NotAVideo
 from dubbing.evaluation.sound import SoundComparison, compare_sound
 from dubbing.face.follower import FaceFollower
 from dubbing.geometry.topology import CHIN, SUBNASALE
+from dubbing.media.index import FrameIndex
 from dubbing.media.reader import DecodedFrame, VideoReader
 from dubbing.progress import ProgressCallback, StageProgress
 
@@ -67,6 +69,7 @@ class PictureComparison:
             head's cheek reaches into it; frames in which the source shows no face count whole.
         luma: the same of the luma of these RGB pictures.
         faces: frames in which the source shows a face; kept: of these, the output too.
+        output_index: the output's frame times, known once it has been read to its end.
     """
 
     source_frames: int = 0
@@ -78,6 +81,7 @@ class PictureComparison:
     luma: SquaredError = field(default_factory=SquaredError)
     faces: int = 0
     kept: int = 0
+    output_index: FrameIndex | None = None
 
     @property
     def face_share(self) -> float:
@@ -143,8 +147,9 @@ def check_dub(
         InputNotFound, NotAVideo, NoAudioStream: a file is missing or can't be decoded.
     """
     pictures = compare_pictures(source, output, progress)
-    with VideoReader(output) as reader:
-        return DubChecks(pictures, compare_sound(speech, output, reader.index))
+    if pictures.output_index is None:
+        raise NotAVideo("no frame of the picture stream decodes", path=output)
+    return DubChecks(pictures, compare_sound(speech, output, pictures.output_index))
 
 
 def compare_pictures(
@@ -156,9 +161,12 @@ def compare_pictures(
         InputNotFound, NotAVideo: a file is missing or can't be decoded.
     """
     found = PictureComparison()
-    with VideoReader(source) as given, VideoReader(output) as made, FaceFollower() as eye, (
-        FaceFollower()
-    ) as other_eye:
+    with (
+        VideoReader(source) as given,
+        VideoReader(output) as made,
+        FaceFollower() as eye,
+        FaceFollower() as other_eye,
+    ):
         found.sizes = (given.video.display_size, made.video.display_size)
         found.time_tolerance = _tolerance(made.info.container)
         shifts = _clock_start(given), _clock_start(made)
@@ -172,6 +180,7 @@ def compare_pictures(
                 _compare(found, before, after, eye, other_eye)
             stage.advance()
         stage.finish()
+        found.output_index = made.index
     return found
 
 

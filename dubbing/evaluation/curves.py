@@ -6,7 +6,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -88,8 +87,7 @@ def video_curve(
             video), so that both curves are measured with one ruler; None estimates it.
 
     Returns:
-        times count from the first frame. Where the video is cut into shots, the curve covers the
-        shot in which the largest face is seen longest.
+        times count from the first frame; frames in which the face is not seen well are left out.
 
     Raises:
         InputNotFound, NotAVideo: see `VideoReader`.
@@ -98,7 +96,7 @@ def video_curve(
     with VideoReader(path) as reader:
         faces = find_faces(reader, StageProgress(progress, "analyse", reader.estimated_frames))
         track = choose_speaker(faces, None, reader.path)
-        speaker = fit_speaker(model, track, faces.frames, template)
+        speaker = fit_speaker(model, faces, track, template)
         times = _seconds(reader)
     frames = [f for f in sorted(speaker.position) if f not in speaker.reasons]
     rows = [speaker.position[f] for f in frames]
@@ -114,10 +112,11 @@ def persona_curve(persona: Persona, video: str | Path, model: MorphableModel) ->
     """
     with VideoReader(video) as reader:
         times = _seconds(reader)
-    frames = persona.track_frames.tolist()
-    rows = [row for row, frame in enumerate(frames) if frame not in persona.faults]
+    row_of = {frame: row for row, frame in enumerate(persona.track_frames.tolist())}
+    frames = [frame for frame in sorted(row_of) if frame not in persona.faults]
+    rows = [row_of[frame] for frame in frames]
     vertices = model.vertices(persona.template, persona.track_beta[rows])
-    return vertices_curve(vertices, times[[frames[row] for row in rows]])
+    return vertices_curve(vertices, times[frames])
 
 
 def motion_curve(motion: Motion, template: Tensor, lower: Tensor) -> LipCurve:
@@ -219,7 +218,8 @@ def _seconds(reader: VideoReader) -> Curve:
 
 def mean_agreement(rows: list[Agreement]) -> dict[str, float]:
     """Plain means over clips; the lag as its median."""
-    table = torch.tensor([[r.opening, r.best, r.amplitude, r.width] for r in rows]).double()
-    names = ("opening", "best", "amplitude", "width")
-    means = dict(zip(names, table.mean(0).tolist(), strict=True))
-    return means | {"lag": float(np.median([r.lag for r in rows]))}
+    means = {
+        name: float(np.mean([getattr(row, name) for row in rows]))
+        for name in ("opening", "best", "amplitude", "width")
+    }
+    return means | {"lag": float(np.median([row.lag for row in rows]))}

@@ -70,7 +70,12 @@ def overview(sheets: Iterable[tuple[str, Picture]], columns: Sequence[int] = (2,
     """
     face, mouth = FACE_TILE[0] + GAP, MOUTH_TILE[0] + GAP
     top = _HEADER
-    bands = ((top, face), (top + face, face), (top + 2 * face, mouth), (top + 2 * face + mouth, mouth))
+    bands = (
+        (top, face),
+        (top + face, face),
+        (top + 2 * face, mouth),
+        (top + 2 * face + mouth, mouth),
+    )
     lines = []
     for name, sheet in sheets:
         tiles = []
@@ -80,7 +85,9 @@ def overview(sheets: Iterable[tuple[str, Picture]], columns: Sequence[int] = (2,
                 continue
             for start, height in bands:
                 tile = sheet[start : start + height, left : left + FACE_TILE[1] + GAP]
-                tiles.append(np.pad(tile, ((0, face - height), (0, 0), (0, 0)), constant_values=GREY))
+                tiles.append(
+                    np.pad(tile, ((0, face - height), (0, 0), (0, 0)), constant_values=GREY)
+                )
         lines.append(np.hstack([_label(name, face), *tiles]))
     width = max(line.shape[1] for line in lines)
     return np.vstack(
@@ -117,9 +124,7 @@ def _pictures(video: str | Path, shown: list[int]) -> list[Picture]:
         return [frame.rgb() for frame in reader.read_indices(shown)]
 
 
-def _places(
-    picture: Picture, detector: FaceDetector, mesher: FaceMesher
-) -> tuple[Square, Square]:
+def _places(picture: Picture, detector: FaceDetector, mesher: FaceMesher) -> tuple[Square, Square]:
     """Where the largest face and its mouth lie; the whole frame without one."""
     height, width = picture.shape[:2]
     whole = (width / 2, height / 2, float(max(width, height)))
@@ -140,7 +145,10 @@ def _tile(picture: Picture, place: Square, size: tuple[int, int]) -> Picture:
     scale = width / wide
     if scale < 0.5:  # average first: bilinear taps alone would alias
         shrink = 2 * scale
-        target = (max(round(picture.shape[1] * shrink), 1), max(round(picture.shape[0] * shrink), 1))
+        target = (
+            max(round(picture.shape[1] * shrink), 1),
+            max(round(picture.shape[0] * shrink), 1),
+        )
         picture = cv2.resize(picture, target, interpolation=cv2.INTER_AREA).astype(np.uint8)
         x, y, scale = x * shrink, y * shrink, 0.5
     matrix = np.array(

@@ -64,9 +64,7 @@ class SoundComparison:
         }
 
 
-def compare_sound(
-    speech: str | Path, output: str | Path, pictures: FrameIndex
-) -> SoundComparison:
+def compare_sound(speech: str | Path, output: str | Path, pictures: FrameIndex) -> SoundComparison:
     """Decode both and compare at offset 0, without any tolerance of value.
 
     Args:

@@ -20,7 +20,9 @@ def markdown(columns: Sequence[str], rows: Sequence[Mapping[str, object]]) -> st
         and not any(isinstance(row.get(c), str | bool) for row in rows)
         for c in columns
     ]
-    widths = [max(3, *(len(line[k]) for line in [list(columns), *cells])) for k in range(len(right))]
+    widths = [
+        max(3, *(len(line[k]) for line in [list(columns), *cells])) for k in range(len(right))
+    ]
     rule = ["-" * (w - r) + ":" * r for w, r in zip(widths, right, strict=True)]
     return "\n".join(_line(line, widths, right) for line in [list(columns), rule, *cells])
 
@@ -55,7 +57,9 @@ def save_json(path: str | Path, values: Any) -> None:
     save_bytes(path, (text + "\n").encode())
 
 
-def save_csv(path: str | Path, columns: Sequence[str], rows: Sequence[Mapping[str, object]]) -> None:
+def save_csv(
+    path: str | Path, columns: Sequence[str], rows: Sequence[Mapping[str, object]]
+) -> None:
     """Write the columns of `rows` as CSV by atomic rename.
 
     Raises:

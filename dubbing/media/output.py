@@ -43,7 +43,11 @@ def check_output(path: str | Path, inputs: Iterable[str | Path], overwrite: bool
     if not os.access(target.parent, os.W_OK | os.X_OK):
         raise OutputUnwritable(f"the folder {target.parent} is not writable", path=path)
     if not overwrite and (target.exists() or target.is_symlink()):
-        raise OutputUnwritable("the file exists", path=path, hint="allow it with --overwrite, in Python with overwrite=True")
+        raise OutputUnwritable(
+            "the file exists",
+            path=path,
+            hint="use --overwrite (overwrite=True) or another name",
+        )
     return target
 
 

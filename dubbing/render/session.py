@@ -144,7 +144,7 @@ class RenderSession:
         )  # fmt: skip
         latents = _join_latents([r.latents for r in face])
         by_face, by_lips = self._attend(maps, corner, latents, match, lip_match)
-        source = self._states(self.model.expression_vertices(frame.beta[None].to(self.device)), pose)
+        source = self._tracked(frame)
         drift = self._drift(maps, target, source)
         return self._compose(
             frame, target, maps, corner, face, match, lip_match, by_face, by_lips, drift, strength
@@ -158,6 +158,11 @@ class RenderSession:
         vertices = extended_vertices(self.template + moved, self.template, pose)
         return face_states(vertices, moved, pose, face_windows(self.mesh, pose))
 
+    def _tracked(self, picture: FacePicture) -> FaceStates:
+        """The geometry that a picture shows."""
+        moved = self.model.expression_vertices(picture.beta[None].to(self.device))
+        return self._states(moved, picture.pose[None].to(self.device))
+
     def _reference(self, key: int, picture: FacePicture) -> _Reference:
         if key not in self._cache:
             self._cache[key] = self._encode(picture, lips_only=False)
@@ -168,11 +173,12 @@ class RenderSession:
     def _encode(self, picture: FacePicture, lips_only: bool) -> _Reference:
         """Encode one reference; a lip reference keeps only the pixels around the mouth."""
         pose = picture.pose[None].to(self.device)
-        states = self._states(self.model.expression_vertices(picture.beta[None].to(self.device)), pose)
+        states = self._tracked(picture)
         window = states.window[0].cpu().numpy()
         seen = cut_window(picture.pixels, picture.origin, window)
         image = _to_tensor(seen, self.device)
-        latents = self.renderer.encode_references(image[None], reference_maps(self.mesh, states)[None])
+        maps = reference_maps(self.mesh, states)
+        latents = self.renderer.encode_references(image[None], maps[None])
         pixels, origin = picture.pixels, picture.origin
         if lips_only:
             mouth = apply_pose(self.mesh.mouth.expand(1, 1, 3), pose)[0, 0, :2].cpu().numpy()

@@ -14,9 +14,10 @@ import torch
 from torch import Tensor, nn
 
 from dubbing.geometry.morphable import MorphableModel
-from dubbing.models.geometry_net import GeometryNet, GeometryNetConfig
+from dubbing.models.geometry_net import HUBERT, OWN, GeometryNet, GeometryNetConfig
 from dubbing.models.speech_encoder import SpeechEncoder
 from dubbing.speech.features import to_rate
+from dubbing.speech.hubert import load_hubert
 from dubbing.training import morphable
 from dubbing.training.clips import (
     RATE,
@@ -28,7 +29,13 @@ from dubbing.training.clips import (
 )
 from dubbing.training.geometry_loss import GeometryLoss
 from dubbing.training.options import GeometryTrainOptions
-from dubbing.training.speech_states import SpeechStates, speech_states
+from dubbing.training.speech_states import (
+    Extractor,
+    SpeechStates,
+    hubert_features,
+    own_features,
+    speech_states,
+)
 from dubbing.weights import (
     GEOMETRY,
     MORPHABLE,
@@ -84,9 +91,10 @@ class Stage1(nn.Module):
         return moved
 
 
-def build_net(model: MorphableModel) -> GeometryNet:
-    """A fresh stage-1 network for a morphable model."""
+def build_net(model: MorphableModel, features: str = OWN) -> GeometryNet:
+    """A fresh stage-1 network for a morphable model and a kind of speech features."""
     config = GeometryNetConfig(
+        features=features,
         vertices=len(model.mean),
         lower_vertices=int(model.lower.gt(0).sum()),
         expression_size=len(model.expression),
@@ -97,9 +105,15 @@ def build_net(model: MorphableModel) -> GeometryNet:
 
 
 def load_examples(
-    folder: Path, cache: Path, names: Sequence[str], model: MorphableModel, encoder: SpeechEncoder
+    folder: Path,
+    cache: Path,
+    names: Sequence[str],
+    model: MorphableModel,
+    extract: Extractor,
+    suffix: str = "",
 ) -> list[Example]:
-    """Fit every clip and encode its sound, from the cache where possible."""
+    """Fit every clip and encode its sound, from the cache where possible; `suffix` tells the
+    cached features of one extractor from those of another."""
     examples = []
     for k, name in enumerate(names):
         clip = fitted(folder, cache, name, model)
@@ -107,7 +121,7 @@ def load_examples(
         if len(samples) < 3200 or clip.times[-1] < 0.5:
             continue
         beta, usable = at_rate(clip)
-        states = speech_states(encoder, samples, cache, name, seed=k)
+        states = speech_states(extract, samples, cache, name + suffix, seed=k)
         count = min(len(beta), int(len(samples) / 16000 * RATE))
         examples.append(Example(name, beta[:count], usable[:count], clip.template, states))
         if k % 100 == 0:
@@ -256,14 +270,19 @@ def run(options: GeometryTrainOptions) -> Path:
     cache = options.output / "cache"
     names = prepared_names(options.data)
     held_back = set(names[:: max(len(names) // 24, 2)]) if len(names) >= 8 else set()
-    examples = load_examples(options.data, cache, names, model, encoder)
+    if options.features == HUBERT:
+        extract, suffix = hubert_features(load_hubert()), ".hubert"
+        log.info("HuBERT stays as it is: no steps that tune the encoder")
+    else:
+        extract, suffix = own_features(encoder), ""
+    examples = load_examples(options.data, cache, names, model, extract, suffix)
     batcher = Batcher(
         [e for e in examples if e.name not in held_back], model, options.seed + fabric.global_rank
     )
     held = [e for e in examples if e.name in held_back and len(e.beta) >= MIN_LAG_FRAMES]
     check = Batcher(held, model, 0)
-    trainer = _Trainer(fabric, options, Stage1(encoder, build_net(model)), model, batcher, check)
-    trainer.train()
+    stage = Stage1(encoder, build_net(model, options.features))
+    _Trainer(fabric, options, stage, model, batcher, check).train()
     return options.output
 
 
@@ -301,7 +320,9 @@ class _Trainer:
         self.base_rates = [g["lr"] for g in optimiser.param_groups]
         self.stage, self.optimiser = fabric.setup(stage, optimiser)
         self.step = 0
-        self._tune_from = options.steps - options.finetune_encoder_steps
+        self._tune_from = options.steps - (
+            0 if options.features == HUBERT else options.finetune_encoder_steps
+        )
         self.path = options.output / "geometry-state.ckpt"
         if options.resume and self.path.exists():
             state = self._state()

@@ -38,6 +38,13 @@ class GeometryTrainOptions:
         "Start weights of the speech encoder (scripts/import_speech_encoder.py makes them).",
         Path("checkpoints/speech_encoder.safetensors"),
     )
+    features: str = option(
+        "Speech features: 'own' is the encoder of --speech-encoder, 'hubert' is HuBERT base, whose "
+        "weights (360 MB) torchaudio's server has.",
+        "own",
+        reason="our encoder ships with the engine; a dub with HuBERT features needs its download",
+        choices=("own", "hubert"),
+    )
     steps: int = option("Optimiser steps in all.", 3000, low=1)
     batch_size: int = option("Clips per step and device.", 16, low=1)
     learning_rate: float = option("Peak learning rate (AdamW).", 3e-4, low=1e-8, high=1.0)

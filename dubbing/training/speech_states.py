@@ -8,6 +8,7 @@ position code.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,8 +18,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dubbing.models.speech_encoder import SpeechEncoder
+from dubbing.speech.hubert import HubertFeatures
 from dubbing.speech.mel import SAMPLE_RATE, log_mel
 
+MAX_OFFSET = 500  # 50-Hz frames: largest place of a disturbed variant in the position code
 VARIANTS = 3  # the recording itself and two disturbed ones
 
 
@@ -73,26 +76,42 @@ def disturbed(samples: Tensor, generator: torch.Generator) -> tuple[Tensor, floa
     return out / out.abs().max().clamp_min(1e-5) * uniform(0.05, 0.9), stretch
 
 
+Extractor = Callable[[Tensor, int], Tensor]
+"""Samples [N] and a place in the encoder's position code to features [T50, 2 D]."""
+
+
+def own_features(encoder: SpeechEncoder) -> Extractor:
+    """Features of our own encoder: the frozen lower half's state, then the last one. At most the
+    encoder's 30 s are used."""
+
+    def extract(sound: Tensor, offset: int) -> Tensor:
+        c = encoder.config
+        mel = log_mel(sound)[:, : 2 * c.max_frames]
+        room = c.max_frames - (mel.shape[1] + 1) // 2
+        states = encoder(mel[None], (c.frozen_layers, c.layers), min(offset, room))
+        return torch.cat(list(states.values()), -1)[0]
+
+    return extract
+
+
+def hubert_features(hubert: HubertFeatures) -> Extractor:
+    """Features of HuBERT, which has no position code of its own."""
+    return lambda sound, _: hubert.encode(sound[: 30 * SAMPLE_RATE])
+
+
 @torch.inference_mode()
 def speech_states(
-    encoder: SpeechEncoder, samples: Tensor, cache: Path, name: str, seed: int
+    extract: Extractor, samples: Tensor, cache: Path, name: str, seed: int
 ) -> SpeechStates:
-    """States of a clip's sound, cached in `cache`; at most the encoder's 30 s are used."""
+    """States of a clip's sound, cached in `cache` under `name`."""
     path = cache / f"{name}.states.npz"
     if not path.exists():
         generator = torch.Generator().manual_seed(seed)
         rows, stretches = [], []
         for variant in range(VARIANTS):
             sound, stretch = (samples, 1.0) if variant == 0 else disturbed(samples, generator)
-            mel = log_mel(sound)[:, : 2 * encoder.config.max_frames]
-            frames = (mel.shape[1] + 1) // 2
-            room = encoder.config.max_frames - frames
-            offset = 0
-            if variant and room:
-                offset = int(torch.randint(0, min(room, 500) + 1, (1,), generator=generator))
-            layers = (encoder.config.frozen_layers, encoder.config.layers)
-            states = encoder(mel[None], layers, offset)
-            rows.append(torch.cat(list(states.values()), -1)[0].half())
+            offset = int(torch.randint(0, MAX_OFFSET, (1,), generator=generator)) if variant else 0
+            rows.append(extract(sound, offset).half())
             stretches.append(stretch)
         longest = max(len(r) for r in rows)
         stacked = torch.stack([F.pad(r, (0, 0, 0, longest - len(r))) for r in rows])

@@ -9,7 +9,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from conftest import BLANK, FRAMES, write_speech
+from engine_samples import BLANK, FRAMES, write_speech
 from numpy.typing import NDArray
 
 from dubbing.analysis import NO_FACE
@@ -32,9 +32,7 @@ def planes(path: Path) -> tuple[list[list[NDArray[np.int16]]], list[float]]:
     pictures, times = [], []
     with VideoReader(path) as reader:
         for frame in reader:
-            pictures.append(
-                [plane_view(frame.frame, k).astype(np.int16).copy() for k in range(3)]
-            )
+            pictures.append([plane_view(frame.frame, k).astype(np.int16).copy() for k in range(3)])
             times.append(float(frame.time))
     return pictures, times
 
@@ -92,9 +90,7 @@ def test_frames_without_a_face_are_reported(dubbed: tuple[Path, DubReport], fold
     assert set(saved["checkpoint"]["sha256"]) == set(KINDS)
 
 
-def test_sound_is_the_speech_sample_by_sample(
-    dubbed: tuple[Path, DubReport], speech: Path
-) -> None:
+def test_sound_is_the_speech_sample_by_sample(dubbed: tuple[Path, DubReport], speech: Path) -> None:
     out, rate = decode_audio(dubbed[0])
     wanted, wanted_rate = decode_audio(speech)
     assert rate == wanted_rate

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import RATE, write_speech
+from engine_samples import RATE, write_speech
 from numpy.typing import NDArray
 
 from dubbing.demo import demo_speech
@@ -96,9 +96,7 @@ def test_frames_without_a_face_come_back_equal(
     blank = np.full_like(pictures[0], 70)
     frames = [blank, *pictures[:4], blank]
     samples = load_speech(demo_speech())[4800:]
-    out = list(
-        dubber.dub_frames(((k / RATE, f) for k, f in enumerate(frames)), samples, persona)
-    )
+    out = list(dubber.dub_frames(((k / RATE, f) for k, f in enumerate(frames)), samples, persona))
     assert np.array_equal(out[0], blank)
     assert np.array_equal(out[-1], blank)
     assert not np.array_equal(out[2], frames[2])

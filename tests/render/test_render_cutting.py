@@ -16,16 +16,22 @@ def noise(height: int, width: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (height, width, 3)).astype(np.uint8)
 
 
-def ramps(height: int, width: int, slope: float) -> np.ndarray:
-    """Red rises to the right and green downwards, `slope` per pixel."""
-    y, x = np.mgrid[0:height, 0:width]
-    return np.stack([x * slope, y * slope, 0 * x], -1).round().astype(np.uint8)
+SPOTS = ((60.5, 70.5), (330.5, 60.5), (70.5, 320.5), (300.5, 310.5), (190.0, 170.25))  # x, y in px
 
 
-def line(values: np.ndarray) -> tuple[float, float]:
-    """Slope and offset of a straight line through values at pixel centres 0.5, 1.5, ..."""
-    slope, offset = np.polyfit(np.arange(len(values)) + 0.5, values, 1)
-    return float(slope), float(offset)
+def spotted(height: int, width: int) -> np.ndarray:
+    """Soft bright spots on black, centred at SPOTS (pixel centres at +0.5)."""
+    y, x = np.mgrid[0:height, 0:width] + 0.5
+    light = sum(np.exp(-((x - cx) ** 2 + (y - cy) ** 2) / (2 * 5.0**2)) for cx, cy in SPOTS)
+    return np.repeat((250 * light)[..., None], 3, -1).round().astype(np.uint8)
+
+
+def spot_near(picture: np.ndarray, x: float, y: float, reach: float) -> np.ndarray:
+    """Centre (x, y) of the light around a place, in pixels of the picture."""
+    rows, columns = np.mgrid[0 : picture.shape[0], 0 : picture.shape[1]] + 0.5
+    light = picture[..., 0] * (np.hypot(columns - x, rows - y) < reach)
+    assert light.max() > 100
+    return np.array([(columns * light).sum(), (rows * light).sum()]) / light.sum()
 
 
 def box(*values: float) -> np.ndarray:
@@ -88,20 +94,18 @@ def test_crop_beyond_the_frame_repeats_its_border() -> None:
     assert np.array_equal(crop, padded[30:62, 40:72])
 
 
-@pytest.mark.parametrize("side", [100.0, 256.0, 300.0, 355.3, 470.0])
-def test_crop_puts_every_pixel_in_its_place(side: float) -> None:
+@pytest.mark.parametrize("side", [390.0, 355.3, 300.0, 330.0])
+@pytest.mark.parametrize("size", [64, 256, 400])
+def test_crop_puts_every_pixel_in_its_place(side: float, size: int) -> None:
     """Across and down alike, at every scale and where the frame cuts the surroundings off."""
-    picture = ramps(420, 500, 0.5)
-    left, top, size = 12.3, -31.7, 256
-    crop = cut_crop(picture, box(left, top, side), size).astype(float)
-    for channel, start, limit in ((0, left, 500), (1, top, 420)):
-        first = int(max(0 - start, 0) * size / side) + 4
-        last = int(min(limit - start, side) * size / side) - 4
-        values = crop[size // 2, :, 0] if channel == 0 else crop[:, size // 2, 1]
-        slope, offset = line(values[first:last])
-        assert slope == pytest.approx(0.5 * side / size, rel=0.002)
-        begin = 0.5 * (start + first * side / size - 0.5)
-        assert offset == pytest.approx(begin, abs=0.25 * side / size)
+    left, top = 12.3, -31.7
+    crop = cut_crop(spotted(380, 500), box(left, top, side), size)
+    scale = size / side
+    for x, y in SPOTS:
+        place = np.array([(x - left) * scale, (y - top) * scale])
+        if (place < 18 * scale).any() or (place > size - 18 * scale).any():
+            continue
+        assert np.abs(spot_near(crop, *place, 17 * scale) - place).max() < 0.1
 
 
 def test_small_crop_of_a_large_square_averages() -> None:
@@ -136,14 +140,18 @@ def test_window_is_the_same_from_a_region_of_the_frame() -> None:
 
 @pytest.mark.parametrize("scale", [0.6, 1.0, 1.29, 1.31, 2.0, 2.37])
 def test_window_puts_every_pixel_in_its_place(scale: float) -> None:
-    picture = ramps(420, 500, 0.5)
-    place = box(20.6, 33.1, scale)
-    x, y, width, height = window_rect(place, (500, 420))
-    window = cut_window(picture[y : y + height, x : x + width], (x, y), place).astype(float)
-    across, down = line(window[70, 4:-4, 0]), line(window[4:-4, 90, 1])
-    for (slope, offset), start in ((across, 20.6), (down, 33.1)):
-        assert slope == pytest.approx(0.5 * scale, rel=0.002)
-        assert offset == pytest.approx(0.5 * (start + 4 * scale - 0.5), abs=0.25 * scale)
+    left, top = 20.6, 33.1
+    place = box(left, top, scale)
+    x, y, width, height = window_rect(place, (500, 380))
+    window = cut_window(spotted(380, 500)[y : y + height, x : x + width], (x, y), place)
+    seen = 0
+    for sx, sy in SPOTS:
+        at = np.array([(sx - left) / scale, (sy - top) / scale])
+        if (at < 18 / scale).any() or (at > np.array(WINDOW[::-1]) - 18 / scale).any():
+            continue
+        seen += 1
+        assert np.abs(spot_near(window, *at, 17 / scale) - at).max() < 0.1
+    assert seen
 
 
 def test_window_of_a_large_face_averages() -> None:
