@@ -141,7 +141,11 @@ class DubbedFrames:
             model, self.template, picture.beta[None].to(lower), self.engine.geometry.lower, lower
         )
         patch = self.session.render(
-            picture, moved[0], list(references.items()), float(self.weights[source.index])
+            source.index,
+            picture,
+            moved[0],
+            list(references.items()),
+            float(self.weights[source.index]),
         )
         if patch.alpha.size == 0:
             return DoneFrame(source.frame, frame, NO_FACE)

@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from dubbing.errors import CheckpointCorrupt, CheckpointNotFound
@@ -49,8 +49,12 @@ def save_checkpoint(
     path.parent.mkdir(parents=True, exist_ok=True)
     metadata = {"format": FORMAT, "kind": kind, "config": json.dumps(dict(config))}
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    save_file({k: v.detach().cpu().contiguous() for k, v in state.items()}, temporary, metadata)
-    temporary.replace(path)
+    data = save({k: v.detach().cpu().contiguous() for k, v in state.items()}, metadata)
+    try:
+        temporary.write_bytes(data)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def load_checkpoint(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -83,15 +87,20 @@ def _fill(network: nn.Module, state: dict[str, Tensor], path: Path) -> None:
     except RuntimeError as error:
         reason = str(error).splitlines()[-1].strip()
         raise CheckpointCorrupt(f"does not fit the network: {reason}", path=path) from error
+    _check_finite(state, path)
+    network.eval().requires_grad_(False)
+
+
+def _check_finite(state: Mapping[str, Tensor], path: Path) -> None:
     for name, value in state.items():
         if value.is_floating_point() and not torch.isfinite(value).all():
             raise CheckpointCorrupt(f"tensor {name} holds values that are not finite", path=path)
-    network.eval().requires_grad_(False)
 
 
 def load_morphable(path: Path) -> MorphableModel:
     """The morphable model of a checkpoint file."""
     _, state = load_checkpoint(path, MORPHABLE)
+    _check_finite(state, path)
     try:
         return MorphableModel.from_state_dict(state)
     except KeyError as error:

@@ -117,7 +117,7 @@ def window_mask(index: Tensor, bias: Tensor, inside: Tensor, tokens: int) -> Ten
     """The full attention's bias [B, h*w, N*tokens] that allows just the guided candidates."""
     batch, count = index.shape[:2]
     flat = index.flatten(2, 3)
-    mask = torch.full((batch, count, flat.shape[2], tokens), NEVER * 10, device=bias.device)
+    mask = bias.new_full((batch, count, flat.shape[2], tokens), NEVER * 10)
     allowed = torch.where(inside, bias, NEVER * 10).flatten(2, 3)
     mask.scatter_reduce_(-1, flat, allowed, "amax")
     return mask.transpose(1, 2).flatten(2)

@@ -158,6 +158,12 @@ def blurred(pictures: Tensor, sigma: float) -> Tensor:
     return F.conv2d(F.conv2d(padded, row, groups=channels), column, groups=channels)
 
 
+def mix(values: Tensor, logits: Tensor, sharpness: Tensor | float = 1.0) -> Tensor:
+    """Values [B, N, C, h, w] of N references, mixed by the softmax over references of logits
+    [B, N, h, w] times `sharpness`: [B, C, h, w]."""
+    return (values * (sharpness * logits).softmax(1)[:, :, None]).sum(1)
+
+
 def copy_pixels(low: Tensor, full: Tensor, logits: Tensor, sharpness: Tensor) -> Tensor:
     """Copy pixels from references in two bands.
 
@@ -171,9 +177,7 @@ def copy_pixels(low: Tensor, full: Tensor, logits: Tensor, sharpness: Tensor) ->
     Returns:
         [B, 3, h, w].
     """
-    weights = logits.softmax(1)[:, :, None]
-    sharp = (sharpness * logits).softmax(1)[:, :, None]
-    return (low * weights + (full - low) * sharp).sum(1)
+    return mix(low, logits) + mix(full - low, logits, sharpness)
 
 
 class Decoder(nn.Module):

@@ -21,9 +21,11 @@ from dubbing.geometry.pose import apply_pose
 from dubbing.models.attention import Attended
 from dubbing.models.renderer import (
     Correspondence,
+    GuidedHead,
     ReferenceLatents,
     Renderer,
-    copy_pixels,
+    blurred,
+    mix,
     sample_pixels,
 )
 from dubbing.render.compose import match_colour
@@ -46,6 +48,8 @@ from dubbing.render.scene import (
 from dubbing.render.window import cut_window
 
 MAX_COPIED = 8  # lip references whose pixels are copied; attention itself sees all of them
+APART = 0.7  # logit per frame of distance: of face references that fit alike the nearest in time
+# is preferred, whose light and pose are the frame's own
 MIN_ALPHA = 1 / 512  # below half a code value a blend shows nothing
 
 
@@ -77,9 +81,16 @@ class Patch:
 
 @dataclass(frozen=True)
 class _Reference:
-    """A reference on the device: `bands` [6, H, W] (coarse band, full picture; 0..1)."""
+    """A reference on the device.
 
-    bands: Tensor
+    Attributes:
+        coarse: [3, 144, 192] its window without detail, 0..1.
+        detail: [3, H, W] what the coarse band lacks, in the frame's own pixels.
+        origin: [2] (x, y) of `detail` in the frame.
+    """
+
+    coarse: Tensor
+    detail: Tensor
     origin: Tensor
     states: FaceStates
     latents: ReferenceLatents
@@ -109,12 +120,11 @@ class RenderSession:
         self._lips = bank
         self._lip_states = _join([r.states for r in bank])
         self._lip_latents = _join_latents([r.latents for r in bank])
-        self._lip_sheet = _sheet([r.bands for r in bank])
-        self._lip_origins = torch.stack([r.origin for r in bank])
 
     @torch.inference_mode()
     def render(
         self,
+        key: int,
         frame: FacePicture,
         displacement: Tensor,
         references: list[tuple[int, FacePicture]],
@@ -123,9 +133,10 @@ class RenderSession:
         """The lower face of `frame` with new geometry.
 
         Args:
+            key: the frame's number.
             displacement: [V, 3] target displacement from the template (canonical).
-            references: the face references (paper: the five frames centred on this one), each
-                with a key under which its encoding is kept while it stays in use.
+            references: the face references (paper: the five frames centred on this one) with
+                their numbers, under which their encodings are kept while they stay in use.
             strength: 0..1 weight of the result against the source (eases transitions).
         """
         face = [self._reference(key, picture) for key, picture in references]
@@ -144,6 +155,9 @@ class RenderSession:
         )  # fmt: skip
         latents = _join_latents([r.latents for r in face])
         by_face, by_lips = self._attend(maps, corner, latents, match, lip_match)
+        apart = torch.tensor([abs(k - key) for k, _ in references], device=self.device)
+        nearness = -APART * apart[:, None, None]
+        by_face = Attended(by_face.value, by_face.reference_logits + nearness)
         source = self._tracked(frame)
         drift = self._drift(maps, target, source)
         return self._compose(
@@ -183,13 +197,14 @@ class RenderSession:
         if lips_only:
             mouth = apply_pose(self.mesh.mouth.expand(1, 1, 3), pose)[0, 0, :2].cpu().numpy()
             pixels, origin = _around(picture, mouth, float(window[2]))
-        sigma = self.renderer.config.blur * max(float(window[2]), 0.5)
+        blur = self.renderer.config.blur
+        full = pixels.astype(np.float32) / 255
         low = cv2.GaussianBlur(
-            pixels.astype(np.float32), (0, 0), sigma, borderType=cv2.BORDER_REPLICATE
+            full, (0, 0), blur * max(float(window[2]), 0.5), borderType=cv2.BORDER_REPLICATE
         )
-        both = np.concatenate([low, pixels.astype(np.float32)], -1) / 255
-        bands = torch.from_numpy(both).to(self.device).permute(2, 0, 1).contiguous()
-        return _Reference(bands, torch.tensor(origin, device=self.device).float(), states, latents)
+        detail = torch.from_numpy(full - low).to(self.device).permute(2, 0, 1).contiguous()
+        place = torch.tensor(origin, device=self.device).float()
+        return _Reference(blurred(image, blur)[0], detail, place, states, latents)
 
     def _attend(
         self, maps: TargetMaps, corner: Tensor, latents: ReferenceLatents,
@@ -223,9 +238,7 @@ class RenderSession:
         grid = _pixel_grid(x0, y0, width, height, window)
         plain = _sample(torch.cat([maps.mask, lips, drift], 1), grid, WINDOW)
         mask, lip_weight, moved = plain[:1], plain[1:2], plain[2:3]
-        copied = self._copy(match, by_face, grid, WINDOW, _sheet([f.bands for f in face]),
-                            torch.stack([f.origin for f in face]),
-                            _join([f.states for f in face]).window, r.face)  # fmt: skip
+        copied = self._copy(face, match, by_face, grid, WINDOW, r.face)
         rect = _inner_rect(lip_weight[0])
         if rect is not None:
             top, bottom, left, right = rect
@@ -233,10 +246,10 @@ class RenderSession:
             inside = cut(maps.lips, corner, LIP_WINDOW)
             best = _strongest(by_lips.reference_logits, inside, MAX_COPIED)
             lip_copy = self._copy(
+                [self._lips[k] for k in best.tolist()],
                 Correspondence(lip_match.place[:, best], lip_match.cost, lip_match.turn),
-                Attended(by_lips.value, by_lips.reference_logits[:, best]), part, LIP_WINDOW,
-                self._lip_sheet[best], self._lip_origins[best], self._lip_states.window[best],
-                r.lip,
+                Attended(by_lips.value, by_lips.reference_logits[:, best]),
+                part, LIP_WINDOW, r.lip,
             )  # fmt: skip
             weight = lip_weight[:, top:bottom, left:right]
             area = copied[:, top:bottom, left:right]
@@ -254,22 +267,24 @@ class RenderSession:
         return Patch(rgb.cpu().numpy(), alpha.cpu().numpy(), x0, y0)
 
     def _copy(
-        self, match: Correspondence, found: Attended, grid: Tensor, size: tuple[int, int],
-        sheet: Tensor, origins: Tensor, windows: Tensor, head: torch.nn.Module,
+        self, references: list[_Reference], match: Correspondence, found: Attended, grid: Tensor,
+        size: tuple[int, int], head: GuidedHead,
     ) -> Tensor:  # fmt: skip
-        """Two-band copy at native pixels: [3, h, w]."""
-        count = sheet.shape[0]
-        place = match.place[0].permute(0, 3, 1, 2).flatten(0, 1)
-        maps = torch.cat([place, found.reference_logits[0]])[None]
-        native = _sample(maps, grid, size)
-        place = native[: 2 * count].view(count, 2, *native.shape[1:]).permute(0, 2, 3, 1)
-        # window pixels of each reference -> pixels of its stored picture
-        place = windows[:, None, None, :2] + place * windows[:, None, None, 2:]
-        place = place - origins[:, None, None]
-        bands = sample_pixels(sheet[None], place[None])
-        sharp = self.renderer.detail_sharpness(head)  # type: ignore[arg-type]
-        logits = native[None, 2 * count :]
-        return copy_pixels(bands[:, :, :3], bands[:, :, 3:], logits, sharp)[0]
+        """Two-band copy (see `copy_pixels`): the coarse band on the window's grid, enlarged; the
+        detail at the frame's own pixels. [3, H, W]."""
+        coarse = sample_pixels(torch.stack([r.coarse for r in references])[None], match.place)
+        out = _sample(mix(coarse, found.reference_logits), grid, size)
+        sharpness = self.renderer.detail_sharpness(head)
+        weights = _sample(found.reference_logits, grid, size).mul(sharpness).softmax(0)
+        places = _sample(match.place[0].permute(0, 3, 1, 2).flatten(0, 1)[None], grid, size)
+        places = places.view(len(references), 2, *places.shape[1:]).permute(0, 2, 3, 1)
+        for reference, weight, place in zip(references, weights, places, strict=True):
+            # window pixels of the reference -> frame pixels -> pixels of its stored picture
+            window = reference.states.window[0]
+            there = place * window[2] + (window[:2] - reference.origin)
+            detail = sample_pixels(reference.detail[None, None], there[None, None])[0, 0]
+            out += detail * weight
+        return out
 
     def _repair(
         self, maps: TargetMaps, lips: Tensor, corner: Tensor, by_face: Attended,
@@ -365,19 +380,6 @@ def _to_tensor(pixels: NDArray[np.uint8], device: torch.device) -> Tensor:
     """[H, W, 3] uint8 -> [1, 3, H, W] float 0..1."""
     tensor = torch.from_numpy(np.ascontiguousarray(pixels)).to(device)
     return tensor.permute(2, 0, 1)[None].float() / 255
-
-
-def _sheet(pictures: list[Tensor]) -> Tensor:
-    """Pictures [C, H, W] of several sizes as one [N, C, H, W], their borders repeated."""
-    height = max(p.shape[-2] for p in pictures)
-    width = max(p.shape[-1] for p in pictures)
-    padded = [
-        p
-        if p.shape[-2:] == (height, width)
-        else F.pad(p[None], (0, width - p.shape[-1], 0, height - p.shape[-2]), "replicate")[0]
-        for p in pictures
-    ]
-    return torch.stack(padded)
 
 
 def _join(states: list[FaceStates]) -> FaceStates:

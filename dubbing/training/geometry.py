@@ -13,6 +13,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from dubbing.errors import InputNotFound
 from dubbing.geometry.morphable import MorphableModel
 from dubbing.models.geometry_net import HUBERT, OWN, GeometryNet, GeometryNetConfig
 from dubbing.models.speech_encoder import SpeechEncoder
@@ -50,6 +51,7 @@ log = logging.getLogger(__name__)
 
 WINDOW = 96  # frames at 25 Hz, 3.8 s
 STYLE_FRAMES = 100
+MAX_FRAMES = 600  # of a clip: slowed down, the sound of 24 s fills the encoder's 30 s
 MAX_LAG = 8  # frames searched for the offset between sound and lips
 MIN_LAG_FRAMES = 75  # shorter clips don't show their offset
 MIN_PEAK = 0.3  # correlation at the best lag below which a clip is left out
@@ -122,7 +124,7 @@ def load_examples(
             continue
         beta, usable = at_rate(clip)
         states = speech_states(extract, samples, cache, name + suffix, seed=k)
-        count = min(len(beta), int(len(samples) / 16000 * RATE))
+        count = min(len(beta), int(len(samples) / 16000 * RATE), MAX_FRAMES)
         examples.append(Example(name, beta[:count], usable[:count], clip.template, states))
         if k % 100 == 0:
             log.info("loaded %d of %d clips", k, len(names))
@@ -258,7 +260,8 @@ def run(options: GeometryTrainOptions) -> Path:
     """Train stage 1; the newest checkpoint parts lie in `options.output` at every save.
 
     Raises:
-        InputNotFound: no prepared clips, or no start weights for the speech encoder.
+        InputNotFound: no prepared clips, or none with sound.
+        CheckpointNotFound: no start weights for the speech encoder.
     """
     from lightning_fabric import Fabric
 
@@ -279,9 +282,12 @@ def run(options: GeometryTrainOptions) -> Path:
     batcher = Batcher(
         [e for e in examples if e.name not in held_back], model, options.seed + fabric.global_rank
     )
+    if not batcher.examples:
+        raise InputNotFound("no prepared clip lasts half a second with sound", path=options.data)
     held = [e for e in examples if e.name in held_back and len(e.beta) >= MIN_LAG_FRAMES]
     check = Batcher(held, model, 0)
-    stage = Stage1(encoder, build_net(model, options.features))
+    audio_size = batcher.examples[0].states.features.shape[-1]
+    stage = Stage1(encoder, build_net(model, options.features, audio_size))
     _Trainer(fabric, options, stage, model, batcher, check).train()
     return options.output
 
@@ -333,6 +339,7 @@ class _Trainer:
                 replace(e, lag=lags[e.name][0], weight=lags[e.name][1]) if e.name in lags else e
                 for e in batcher.examples
             ]
+            batcher.random.seed(f"{options.seed} {fabric.global_rank} {self.step}")
             log.info("resumed at step %d", self.step)
 
     def _state(self) -> dict[str, Any]:
@@ -378,7 +385,11 @@ class _Trainer:
 
     def _measure_lags(self) -> None:
         averaged = cast(Stage1, self.average.module)
-        self.batcher.examples = correct_lags(averaged, self.batcher, self.loss)
+        measured = correct_lags(averaged, self.batcher, self.loss)
+        if not any(e.weight for e in measured):
+            log.warning("no clip's lips follow its sound yet: all are kept as they are")
+            return
+        self.batcher.examples = measured
         lags = torch.tensor([e.lag for e in self.batcher.examples if e.weight]).float()
         out = sum(e.weight == 0 for e in self.batcher.examples)
         log.info("offsets: mean %.2f frames, left out %d clips", lags.mean().item(), out)

@@ -11,6 +11,7 @@ import json
 import logging
 import multiprocessing
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -46,8 +47,15 @@ class PreparedClip:
     dropped: str = ""
 
 
-def clip_name(path: Path) -> str:
-    return path.stem
+def clip_names(videos: Sequence[Path], folder: Path) -> list[str]:
+    """A name for the prepared files of each video: its path below `folder`, without the suffix
+    unless two videos differ by nothing else."""
+    plain = ["__".join(v.relative_to(folder).with_suffix("").parts) for v in videos]
+    uses = Counter(plain)
+    return [
+        name if uses[name] == 1 else f"{name}.{video.suffix[1:].lower()}"
+        for name, video in zip(plain, videos, strict=True)
+    ]
 
 
 def run(options: PrepareOptions) -> list[PreparedClip]:
@@ -61,7 +69,8 @@ def run(options: PrepareOptions) -> list[PreparedClip]:
         raise InputNotFound("no videos here", path=options.data, hint="give a folder of clips")
     videos = videos[: options.limit] if options.limit else videos
     options.output.mkdir(parents=True, exist_ok=True)
-    jobs = [(video, options.output) for video in videos]
+    names = clip_names(videos, options.data)
+    jobs = [(video, options.output, name) for video, name in zip(videos, names, strict=True)]
     if options.workers > 1:
         with multiprocessing.get_context("spawn").Pool(options.workers) as pool:
             clips = list(pool.imap_unordered(_prepare_job, jobs, chunksize=4))
@@ -84,21 +93,23 @@ def _write_report(clips: list[PreparedClip], output: Path) -> None:
     log.info("kept %d clips, dropped %s", report["kept"], dict(dropped))
 
 
-def _prepare_job(job: tuple[Path, Path]) -> PreparedClip:
-    video, output = job
+def _prepare_job(job: tuple[Path, Path, str]) -> PreparedClip:
+    video, output, name = job
     cv2.setNumThreads(1)
-    done = output / f"{clip_name(video)}.json"
+    done = output / f"{name}.json"
     if done.exists():
         return PreparedClip(**json.loads(done.read_text()))
     try:
-        clip = prepare_clip(video, output)
+        clip = prepare_clip(video, output, name)
     except DubbingError as error:
         clip = PreparedClip(video.name, dropped=f"{type(error).__name__}: {error.message}")
-    done.write_text(json.dumps(asdict(clip)))
+    partial = done.with_name(f".{done.name}.tmp")
+    partial.write_text(json.dumps(asdict(clip)))
+    partial.replace(done)
     return clip
 
 
-def prepare_clip(video: Path, output: Path) -> PreparedClip:
+def prepare_clip(video: Path, output: Path, name: str) -> PreparedClip:
     """Track the largest face of `video`, cut its crops, and save both with the sound."""
     times: list[float] = []
     with FaceTracker() as tracker, VideoReader(video) as reader:
@@ -121,9 +132,9 @@ def prepare_clip(video: Path, output: Path) -> PreparedClip:
     clip.crop_side = float(np.median(boxes[:, 2]))
     clip.has_crops = clip.crop_side >= MIN_CROP_SOURCE
     if clip.has_crops:
-        _save_crops(video, track, boxes, output / f"{clip_name(video)}.crops.npz")
+        _save_crops(video, track, boxes, output / f"{name}.crops.npz")
     np.savez(
-        output / f"{clip_name(video)}.npz",
+        output / f"{name}.npz",
         landmarks=landmarks,
         frames=np.array(track.frames, np.int32),
         times=np.array(times)[track.frames],

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from dubbing.errors import InputNotFound
+from dubbing.errors import CheckpointNotFound, InputNotFound
 from dubbing.models.discriminator import (
     PatchDiscriminator,
     discriminator_loss,
@@ -135,6 +135,8 @@ class _Trainer:
             network.requires_grad_(True)
         self.perceptual: PerceptualLoss | None = None
         if options.perceptual is not None:
+            if not options.perceptual.is_file():
+                raise CheckpointNotFound("no such weights", path=options.perceptual)
             self.perceptual = PerceptualLoss()
             self.perceptual.load_state_dict(load_file(options.perceptual))
             self.perceptual = self.perceptual.to(fabric.device)
@@ -150,6 +152,7 @@ class _Trainer:
             state = self._state()
             fabric.load(self.path, state, weights_only=True)
             self.step = state["step"]
+            batcher.random.seed(f"{options.seed} {fabric.global_rank} {self.step}")
             log.info("resumed at step %d", self.step)
 
     def _state(self) -> dict[str, Any]:

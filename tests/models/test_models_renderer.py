@@ -1,0 +1,251 @@
+"""Stage 2 network: what it copies, how it chooses, and where its repair starts."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from dubbing.models.attention import Attended, full_attention, guided_attention, window_mask
+from dubbing.models.discriminator import (
+    PatchDiscriminator,
+    discriminator_loss,
+    feature_matching,
+    generator_loss,
+)
+from dubbing.models.perceptual import PerceptualLoss
+from dubbing.models.renderer import (
+    STRIDE,
+    Correspondence,
+    Renderer,
+    RendererConfig,
+    blurred,
+    copy_pixels,
+    sample_pixels,
+)
+
+torch.set_num_threads(1)
+
+SIZE = (32, 48)
+TOKENS = (SIZE[0] // STRIDE, SIZE[1] // STRIDE)
+
+
+def drawn(*shape: int, seed: int = 0) -> Tensor:
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def identity(batch: int, count: int) -> Correspondence:
+    """Every reference lies under the target, deformed and turned alike."""
+    y = torch.arange(SIZE[0]).add(0.5)[:, None].expand(SIZE)
+    x = torch.arange(SIZE[1]).add(0.5)[None].expand(SIZE)
+    place = torch.stack([x, y], -1).expand(batch, count, *SIZE, 2)
+    return Correspondence(place, torch.zeros(batch, count, *SIZE), torch.zeros(batch, count))
+
+
+@pytest.fixture(scope="module")
+def renderer() -> Renderer:
+    torch.manual_seed(0)
+    return Renderer(RendererConfig()).eval()
+
+
+@pytest.mark.parametrize("count", [1, 5, 25])
+def test_shapes_with_any_number_of_references(renderer: Renderer, count: int) -> None:
+    c = renderer.config
+    latents = renderer.encode_references(
+        drawn(2, count, 3, *SIZE), drawn(2, count, 3, *SIZE, seed=1)
+    )
+    for key in (latents.lip_key, latents.face_key):
+        assert key.shape == (2, count, c.geometry_width, *TOKENS)
+    assert latents.texture.shape == (2, count, c.texture_width, *TOKENS)
+    assert latents.pncc.shape == (2, count, 3, *TOKENS)
+    pncc = drawn(2, 3, *SIZE, seed=2)
+    geometry = renderer.encode_target(pncc)
+    assert geometry.shape == (2, c.geometry_width, *TOKENS)
+    for head in (renderer.lip, renderer.face):
+        found = renderer.attend(head, geometry, pncc, latents, identity(2, count))
+        assert found.value.shape == (2, c.texture_width, *TOKENS)
+        assert found.reference_logits.shape == (2, count, *SIZE)
+
+
+def test_the_decoder_begins_by_changing_nothing(renderer: Renderer) -> None:
+    latent = torch.randn(2, renderer.config.texture_width, *TOKENS)
+    correction = renderer.decoder(latent, drawn(2, 3, *SIZE), drawn(2, 3, *SIZE))
+    assert correction.shape == (2, 3, *SIZE)
+    assert not correction.any()
+    correction.sum().backward()  # and still learns
+    assert renderer.decoder.out.bias.grad is not None
+    assert renderer.decoder.out.bias.grad.abs().min() > 0
+
+
+def test_lip_and_face_heads_share_nothing_but_the_encoders(renderer: Renderer) -> None:
+    latents = renderer.encode_references(drawn(1, 3, 3, *SIZE), drawn(1, 3, 3, *SIZE, seed=1))
+    assert not torch.equal(latents.lip_key, latents.face_key)
+    lip, face = (dict(h.named_parameters()) for h in (renderer.lip, renderer.face))
+    assert set(lip) == set(face)
+    assert all(lip[k] is not face[k] for k in lip)
+
+
+def test_attention_prefers_the_reference_that_is_deformed_alike(renderer: Renderer) -> None:
+    """Before training geometry alone decides: expression difference, head turn, map distance."""
+    pictures = drawn(1, 3, 3, *SIZE)
+    pncc = drawn(1, 3, *SIZE, seed=3)
+    latents = renderer.encode_references(pictures, pncc[:, None].expand(-1, 3, -1, -1, -1))
+    geometry = renderer.encode_target(pncc)
+    match = identity(1, 3)
+    match.cost[:, 0], match.cost[:, 2] = 2.0, 1.0
+    by_cost = renderer.attend(renderer.lip, geometry, pncc, latents, match).reference_logits
+    assert (by_cost[:, 1] > by_cost[:, 2]).all()
+    assert (by_cost[:, 2] > by_cost[:, 0]).all()
+    match = identity(1, 3)
+    match.turn[:] = torch.tensor([0.4, 0.2, 0.0])
+    by_turn = renderer.attend(renderer.face, geometry, pncc, latents, match).reference_logits
+    assert (by_turn.diff(dim=1) > 0).all()
+
+
+def test_attention_visits_what_the_full_one_would_under_the_mask(
+    renderer: Renderer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The head's own candidates and biases, given to the paper's full attention."""
+    count = 3
+    pncc = drawn(1, 3, *SIZE, seed=4)
+    latents = renderer.encode_references(
+        drawn(1, count, 3, *SIZE), drawn(1, count, 3, *SIZE, seed=5)
+    )
+    match = identity(1, count)
+    match = Correspondence(match.place + 6 * drawn(1, count, 1, 1, 2), match.cost, match.turn)
+    geometry = renderer.encode_target(pncc)
+    head = renderer.face
+    seen: dict[str, Tensor] = {}
+
+    def watched(query: Tensor, key: Tensor, value: Tensor, index: Tensor, bias: Tensor) -> Attended:
+        seen.update(query=query, key=key, value=value, index=index, bias=bias)
+        return guided_attention(query, key, value, index, bias)
+
+    monkeypatch.setattr("dubbing.models.renderer.guided_attention", watched)
+    small = torch.nn.functional.avg_pool2d(pncc, STRIDE)
+    found = head(geometry, small, latents.face_key, latents.texture, latents.pncc, match)
+    inside = seen["bias"] > -9e3
+    assert not inside.all()
+    mask = window_mask(seen["index"], seen["bias"], inside, TOKENS[0] * TOKENS[1])
+    full = full_attention(seen["query"], seen["key"], seen["value"], mask)
+    assert torch.allclose(found.value, full.value, atol=1e-5)
+    assert torch.allclose(found.reference_logits, full.reference_logits, atol=1e-4)
+
+
+def test_samples_at_pixel_centres_are_the_pixels() -> None:
+    pictures = drawn(2, 3, 4, *SIZE)
+    assert torch.allclose(sample_pixels(pictures, identity(2, 3).place), pictures, atol=1e-5)
+    shifted = identity(2, 3).place + torch.tensor([3.0, -2.0])
+    taken = sample_pixels(pictures, shifted)
+    assert torch.allclose(taken[..., 2:, :-3], pictures[..., :-2, 3:], atol=1e-5)
+    border = pictures[..., :1, 3:].expand(-1, -1, -1, 2, -1)
+    assert torch.allclose(taken[..., :2, :-3], border, atol=1e-5)
+    between = sample_pixels(pictures, identity(2, 3).place + torch.tensor([0.5, 0.0]))
+    mean = (pictures[..., :-1] + pictures[..., 1:]) / 2
+    assert torch.allclose(between[..., :-1], mean, atol=1e-5)
+
+
+def test_one_reference_is_copied_as_it_is() -> None:
+    full = drawn(2, 1, 3, *SIZE)
+    low = blurred(full.flatten(0, 1), 1.6).view_as(full)
+    logits = torch.randn(2, 1, *SIZE)
+    copied = copy_pixels(low, full, logits, torch.tensor(2.0))
+    assert torch.allclose(copied, full[:, 0], atol=1e-6)
+
+
+def test_equal_references_are_copied_as_they_are() -> None:
+    full = drawn(1, 1, 3, *SIZE).expand(-1, 4, -1, -1, -1)
+    low = blurred(full.flatten(0, 1), 1.6).view_as(full)
+    copied = copy_pixels(low, full, torch.randn(1, 4, *SIZE), torch.tensor(3.0))
+    assert torch.allclose(copied, full[:, 0], atol=1e-5)
+
+
+def test_detail_comes_from_the_most_trusted_reference() -> None:
+    full = drawn(1, 3, 3, *SIZE)
+    low = blurred(full.flatten(0, 1), 1.6).view_as(full)
+    logits = torch.tensor([0.0, 1.0, 0.5]).view(1, 3, 1, 1).expand(-1, -1, *SIZE)
+    weights = logits[0, :, 0, 0].softmax(0)
+    copied = copy_pixels(low, full, logits, torch.tensor(50.0))
+    coarse = (low * weights.view(1, 3, 1, 1, 1)).sum(1)
+    assert torch.allclose(copied - coarse, (full - low)[:, 1], atol=1e-4)
+
+
+def test_identity_correspondence_reproduces_the_picture(renderer: Renderer) -> None:
+    """Through attention and copying: references equal to the target give the target."""
+    target = drawn(1, 1, 3, *SIZE)
+    pictures = target.expand(-1, 5, -1, -1, -1)
+    pncc = drawn(1, 3, *SIZE, seed=6)
+    latents = renderer.encode_references(pictures, pncc[:, None].expand(-1, 5, -1, -1, -1))
+    geometry = renderer.encode_target(pncc)
+    match = identity(1, 5)
+    found = renderer.attend(renderer.face, geometry, pncc, latents, match)
+    low = blurred(pictures.flatten(0, 1), renderer.config.blur).view_as(pictures)
+    sharp = renderer.detail_sharpness(renderer.face)
+    assert sharp >= 1
+    copied = copy_pixels(
+        sample_pixels(low, match.place),
+        sample_pixels(pictures, match.place),
+        found.reference_logits,
+        sharp,
+    )
+    assert torch.allclose(copied, target[:, 0], atol=1e-4)
+
+
+def test_blur_keeps_the_mean_and_takes_the_detail() -> None:
+    flat = torch.full((1, 3, *SIZE), 0.37)
+    assert torch.allclose(blurred(flat, 2.0), flat, atol=1e-6)
+    spot = torch.zeros(1, 1, 33, 33)
+    spot[..., 16, 16] = 1
+    out = blurred(spot, 2.0)[0, 0]
+    assert torch.isclose(out.sum(), torch.tensor(1.0), atol=1e-5)
+    y = torch.arange(33.0) - 16
+    assert torch.isclose((out.sum(1) * y**2).sum(), torch.tensor(4.0), rtol=0.05)  # sigma squared
+    assert torch.allclose(out, out.T)
+    assert torch.allclose(out, out.flip(0), atol=1e-7)
+
+
+def test_discriminator_scores_patches() -> None:
+    torch.manual_seed(0)
+    judge = PatchDiscriminator(8)
+    score, features = judge(drawn(2, 3, 32, 48))
+    assert score.shape == (2, 1, 4, 6)
+    assert [f.shape[1] for f in features] == [8, 16, 32]
+    real, fake = torch.full((4,), 2.0), torch.full((4,), -2.0)
+    assert discriminator_loss(real, fake) == 0
+    assert discriminator_loss(fake, real) == 6
+    assert generator_loss(real) == -2
+    assert feature_matching(features, features) == 0
+    other = judge(drawn(2, 3, 32, 48, seed=1))[1]
+    loss = feature_matching(features, other)
+    assert loss > 0
+    loss.backward()
+    assert judge.layers[0].parametrizations.weight.original.grad is not None
+
+
+def test_discriminator_learns_to_tell_black_from_white() -> None:
+    torch.manual_seed(0)
+    judge = PatchDiscriminator(8)
+    step = torch.optim.Adam(judge.parameters(), 1e-2)
+    black, white = torch.zeros(2, 3, 32, 32), torch.ones(2, 3, 32, 32)
+    for _ in range(40):
+        loss = discriminator_loss(judge(white)[0], judge(black)[0])
+        step.zero_grad()
+        loss.backward()
+        step.step()
+    assert judge(white)[0].min() > judge(black)[0].max()
+
+
+def test_perceptual_distance() -> None:
+    torch.manual_seed(0)
+    distance = PerceptualLoss()
+    assert not any(p.requires_grad for p in distance.parameters())
+    picture = drawn(1, 3, 32, 32)
+    assert [f.shape[1] for f in distance.features(picture)] == [64, 128, 256]
+    assert distance(picture, picture) == 0
+    blur = blurred(picture, 1.0)
+    made = blurred(picture, 3.0).requires_grad_()
+    near, far = distance(blur, picture), distance(made, picture)
+    assert 0 < near < far
+    far.backward()
+    assert made.grad is not None
+    assert made.grad.abs().max() > 0
