@@ -12,7 +12,9 @@ class ProgressEvent(TypedDict):
     """One progress report.
 
     Keys:
-        stage: name of the stage: "analyse", "fit", "speech", "geometry", "render" or "mux".
+        stage: name of the stage: "analyse" (decode and track), "fit" (face model, references),
+            "geometry" (speech to motion), "render" (draw and encode) or "mux". The first two come
+            once more for a clip that lends its style, and not at all for a known persona.
         done: units finished in this stage (frames, or 0/1 for stages without frames).
         total: units in this stage where known, else None.
         fps: units per second in this stage so far, 0.0 before the first.

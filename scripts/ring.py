@@ -106,10 +106,11 @@ _dubber: Dubber | None = None
 
 
 def load(device: str, checkpoint: str, threads: int) -> None:
-    """Load the networks once in this process."""
+    """Load the networks once in this process; `threads` 0 leaves their number as it is."""
     global _dubber
-    torch.set_num_threads(threads)
-    cv2.setNumThreads(threads)
+    if threads:
+        torch.set_num_threads(threads)
+        cv2.setNumThreads(threads)
     _dubber = Dubber.from_pretrained(checkpoint, device=device)
 
 
@@ -165,19 +166,18 @@ def _row(facts: dict[str, Any]) -> dict[str, Any]:
         "unequal": checks["unequal_samples"],
         "passed": sum(report["pass_through_counts"].values()),
         "fps": report["fps"],
-        "MiB": round(report["peak_memory_mib"]),
         "details": checks,
     }
 
 
 def run_all(jobs: list[Job], args: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """Rows in the order of the jobs."""
-    threads = args.threads or max((os.cpu_count() or 1) // args.jobs, 1)
-    setup = (args.device, args.checkpoint, threads)
     if args.jobs == 1:
-        load(*setup)
+        load(args.device, args.checkpoint, args.threads)
         yield from map(run_job, jobs)
         return
+    threads = args.threads or max((os.cpu_count() or 1) // args.jobs, 1)
+    setup = (args.device, args.checkpoint, threads)
     with ProcessPoolExecutor(
         args.jobs, multiprocessing.get_context("spawn"), initializer=load, initargs=setup
     ) as pool:
@@ -190,7 +190,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--output", type=Path, required=True, help="folder for the results")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="clips to dub, by file or stem")
     parser.add_argument("--jobs", type=int, default=1, help="processes, each with the networks (1)")
-    parser.add_argument("--threads", type=int, default=0, help="threads per process (cores / jobs)")
+    parser.add_argument("--threads", type=int, default=0, help="threads per process")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     parser.add_argument("--checkpoint", default="default", help="name or folder of a checkpoint")
     parser.add_argument("--overwrite", action="store_true", help="dub anew what is finished")
@@ -230,7 +230,7 @@ def main(arguments: list[str] | None = None) -> int:
         verdict = "ok" if row["ok"] else "FAILED"
         print(f"{len(rows)}/{len(jobs)} {job.source.name}: {verdict}", file=sys.stderr, flush=True)
     columns = ["clip", "speech", "output", "sound", "ok", *CHECKS, "count", "time error ms",
-               "face %", "PSNR dB", "unequal", "passed", "fps", "MiB"]  # fmt: skip
+               "face %", "PSNR dB", "unequal", "passed", "fps"]  # fmt: skip
     print(markdown(columns, rows))
     for row in rows:
         if "error" in row:

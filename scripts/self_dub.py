@@ -169,9 +169,10 @@ def main(arguments: list[str] | None = None) -> int:
     clips = clips_of(args.folder, args.manifest)
     pairs = list(zip(clips, clips[1:] + clips[:1], strict=True))
     if args.only:
+        known = {name for clip in clips for name in (clip.name, clip.stem)}
+        if missing := [name for name in args.only if name not in known]:
+            raise SystemExit(f"error: no clip {', '.join(missing)} among those that count")
         pairs = [pair for pair in pairs if {pair[0].name, pair[0].stem} & set(args.only)]
-    if not pairs:
-        raise SystemExit("error: --only names no clip of the folder that counts")
     if args.threads:
         torch.set_num_threads(args.threads)
         cv2.setNumThreads(args.threads)

@@ -71,5 +71,6 @@ def run_ffmpeg(stream_or_args: Any | Sequence[str], *, path: str | Path | None =
         return stderr
     tail = stderr[-STDERR_TAIL_CHARS:]
     if any(words in stderr.lower() for words in _DISK_FULL_WORDS):
-        raise DiskFull(f"no room left while writing: {tail}", path=path, hint="free some space")
+        log.debug("ffmpeg: %s", tail)
+        raise DiskFull("no room left while writing", path=path, hint="free some space")
     raise MediaFailed(f"ffmpeg ended with status {done.returncode}: {tail}", path=path)

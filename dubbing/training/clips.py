@@ -14,6 +14,7 @@ from dubbing.errors import InputNotFound
 from dubbing.geometry.fit import fit_track
 from dubbing.geometry.morphable import MorphableModel
 from dubbing.geometry.pose import yaw_pitch_roll
+from dubbing.training.devices import save_arrays
 
 log = logging.getLogger(__name__)
 
@@ -80,7 +81,7 @@ def fitted(folder: Path, cache: Path, name: str, model: MorphableModel) -> Fitte
         yaw = yaw_pitch_roll(fit.pose)[:, 0].abs()
         usable = (fit.error < MAX_ERROR) & (yaw < MAX_YAW)
         cache.mkdir(parents=True, exist_ok=True)
-        np.savez(
+        save_arrays(
             path,
             beta=fit.beta.numpy(),
             pose=fit.pose.numpy(),

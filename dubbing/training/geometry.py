@@ -28,6 +28,7 @@ from dubbing.training.clips import (
     load_speech_samples,
     prepared_names,
 )
+from dubbing.training.devices import launched
 from dubbing.training.geometry_loss import GeometryLoss
 from dubbing.training.options import GeometryTrainOptions
 from dubbing.training.speech_states import (
@@ -93,10 +94,13 @@ class Stage1(nn.Module):
         return moved
 
 
-def build_net(model: MorphableModel, features: str = OWN) -> GeometryNet:
-    """A fresh stage-1 network for a morphable model and a kind of speech features."""
+def build_net(
+    model: MorphableModel, features: str = OWN, audio_size: int = GeometryNetConfig.audio_size
+) -> GeometryNet:
+    """A fresh stage-1 network for a morphable model and a kind and size of speech features."""
     config = GeometryNetConfig(
         features=features,
+        audio_size=audio_size,
         vertices=len(model.mean),
         lower_vertices=int(model.lower.gt(0).sum()),
         expression_size=len(model.expression),
@@ -263,12 +267,7 @@ def run(options: GeometryTrainOptions) -> Path:
         InputNotFound: no prepared clips, or none with sound.
         CheckpointNotFound: no start weights for the speech encoder.
     """
-    from lightning_fabric import Fabric
-
-    accelerator = "auto" if options.device == "auto" else options.device
-    fabric = Fabric(accelerator=accelerator, devices=options.devices, precision=options.precision)  # type: ignore[arg-type]
-    fabric.launch()
-    fabric.seed_everything(options.seed + fabric.global_rank)
+    fabric = launched(options)
     model, encoder = _start(options)
     cache = options.output / "cache"
     names = prepared_names(options.data)

@@ -24,6 +24,7 @@ from dubbing.face.tracker import FaceTrack, FaceTracker
 from dubbing.media.audio import load_speech
 from dubbing.media.reader import VideoReader
 from dubbing.render.crop import crop_boxes, cut_crop
+from dubbing.training.devices import save_arrays
 from dubbing.training.options import PrepareOptions
 
 log = logging.getLogger(__name__)
@@ -133,7 +134,7 @@ def prepare_clip(video: Path, output: Path, name: str) -> PreparedClip:
     clip.has_crops = clip.crop_side >= MIN_CROP_SOURCE
     if clip.has_crops:
         _save_crops(video, track, boxes, output / f"{name}.crops.npz")
-    np.savez(
+    save_arrays(
         output / f"{name}.npz",
         landmarks=landmarks,
         frames=np.array(track.frames, np.int32),
@@ -156,4 +157,4 @@ def _save_crops(video: Path, track: FaceTrack, boxes: NDArray[np.float32], path:
             bgr = cv2.cvtColor(crop, cv2.COLOR_RGB2BGR)
             blobs.append(cv2.imencode(".jpg", bgr, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])[1])
     ends = np.cumsum([len(b) for b in blobs])
-    np.savez(path, data=np.concatenate([b.ravel() for b in blobs]), ends=ends)
+    save_arrays(path, data=np.concatenate([b.ravel() for b in blobs]), ends=ends)

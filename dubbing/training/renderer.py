@@ -23,6 +23,7 @@ from dubbing.models.perceptual import PerceptualLoss
 from dubbing.models.renderer import Renderer, RendererConfig, blurred, copy_pixels, sample_pixels
 from dubbing.render.scene import LIP_WINDOW, WINDOW, cut, put
 from dubbing.training.clips import fitted, prepared_names
+from dubbing.training.devices import average_gradients, launched
 from dubbing.training.geometry import append_csv
 from dubbing.training.options import RendererTrainOptions
 from dubbing.training.render_data import (
@@ -35,9 +36,9 @@ from dubbing.weights import RENDERER, load_morphable, save_network
 
 log = logging.getLogger(__name__)
 
-L1, PERCEPTUAL, COPIED, ADVERSARIAL, MATCHING = 10.0, 0.8, 4.0, 0.02, 0.5
+L1, PERCEPTUAL, COPIED, ADVERSARIAL, MATCHING = 10.0, 0.1, 6.0, 0.004, 0.2
 LIP_WEIGHT = 3.0
-EMA = 0.998
+EMA = 0.99
 VALIDATION = 32  # targets
 
 
@@ -91,12 +92,7 @@ def sharpness(picture: Tensor, weight: Tensor) -> Tensor:
 
 def run(options: RendererTrainOptions) -> Path:
     """Train stage 2; the newest checkpoint lies in `options.output` at every save."""
-    from lightning_fabric import Fabric
-
-    accelerator = "auto" if options.device == "auto" else options.device
-    fabric = Fabric(accelerator=accelerator, devices=options.devices, precision=options.precision)  # type: ignore[arg-type]
-    fabric.launch()
-    fabric.seed_everything(options.seed + fabric.global_rank)
+    fabric = launched(options)
     model = load_morphable(options.morphable)
     cache = options.output / "cache"
     names = [n for n in prepared_names(options.data) if (options.data / f"{n}.crops.npz").exists()]
@@ -221,6 +217,7 @@ class _Trainer:
             scored.append([f.detach() for f in real_features])
         self.judging.zero_grad(set_to_none=True)
         self.fabric.backward(judge_loss)
+        average_gradients(self.fabric, self.judge)
         self.judging.step()
         self.judge.requires_grad_(False)
         adversarial, matching = [], []

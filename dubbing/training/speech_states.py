@@ -20,6 +20,7 @@ from torch import Tensor
 from dubbing.models.speech_encoder import SpeechEncoder
 from dubbing.speech.hubert import HubertFeatures
 from dubbing.speech.mel import SAMPLE_RATE, log_mel
+from dubbing.training.devices import save_arrays
 
 MAX_OFFSET = 500  # 50-Hz frames: largest place of a disturbed variant in the position code
 VARIANTS = 3  # the recording itself and two disturbed ones
@@ -116,7 +117,7 @@ def speech_states(
         longest = max(len(r) for r in rows)
         stacked = torch.stack([F.pad(r, (0, 0, 0, longest - len(r))) for r in rows])
         cache.mkdir(parents=True, exist_ok=True)
-        np.savez(path, features=stacked.numpy(), stretch=np.array(stretches))
+        save_arrays(path, features=stacked.numpy(), stretch=np.array(stretches))
     with np.load(path) as file:
         return SpeechStates(
             torch.from_numpy(file["features"]), torch.from_numpy(file["stretch"]).float()

@@ -1,0 +1,197 @@
+"""The measuring scripts on small clips with sound: containers, sheets, long clips, whole runs."""
+
+from __future__ import annotations
+
+import json
+from fractions import Fraction
+from itertools import pairwise
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import pytest
+from evaluation_samples import RATE, load_script, noise, write_clip
+
+from dubbing.demo import demo_pose, demo_puppet, demo_speech
+from dubbing.evaluation.sheets import FACE_TILE, LABEL_WIDTH, contact_sheet
+from dubbing.media.audio import decode_audio, load_speech
+from dubbing.media.reader import VideoReader
+
+SECONDS = 1.2
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of two clips of the demo's speaker, 192 px, each with another part of its speech."""
+    folder = tmp_path_factory.mktemp("clips")
+    puppet = demo_puppet()
+    speech = (load_speech(demo_speech()) * 32767).astype(np.int16)
+    for name, start, sound in (("a.mp4", 0.4, "flac"), ("b.mkv", 3.2, "pcm_s16le")):
+        times = [start + k / 25 for k in range(round(SECONDS * 25))]
+        pictures = [
+            cv2.resize(puppet.frame(demo_pose(t)), (192, 192), interpolation=cv2.INTER_AREA)
+            for t in times
+        ]
+        part = speech[round(start * RATE) : round((start + SECONDS) * RATE)]
+        write_clip(
+            folder / name, pictures, part, codec="libx264", fmt="yuv420p", sound=sound,
+            clock=1000 if name.endswith("mkv") else 12800, crf=24,
+        )  # fmt: skip
+    (folder / "notes.txt").write_text("no clip")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("source", "sound", "suffix", "expected"),
+    [
+        ("s.mp4", ("w.wav", "pcm_s16le"), ".mp4", "flac"),
+        ("s.mov", ("w.wav", "pcm_s16le"), ".mov", "auto"),
+        ("s.mkv", ("w.wav", "pcm_s16le"), ".mkv", "auto"),
+        ("s.mp4", ("w.mp2", "mp2"), ".mkv", "auto"),
+        ("s.mpg", ("w.flac", "flac"), ".mp4", "auto"),
+    ],
+)
+def test_the_container_keeps_times_and_samples(
+    source: str, sound: tuple[str, str], suffix: str, expected: str, tmp_path: Path
+) -> None:
+    ring = load_script("ring")
+    speech = tmp_path / sound[0]
+    write_sound(speech, sound[1])
+    output, codec = ring.choose_output(Path(source), speech, tmp_path)
+    assert output == tmp_path / f"s{suffix}"
+    assert codec == expected
+
+
+def write_sound(path: Path, codec: str) -> None:
+    with av.open(str(path), "w") as sink:
+        stream = sink.add_stream(codec, rate=RATE)
+        stream.layout = "mono"
+        frame = av.AudioFrame.from_ndarray(noise(0.3)[None], format="s16", layout="mono")
+        frame.sample_rate, frame.pts = RATE, 0
+        frame.time_base = Fraction(1, RATE)
+        sink.mux(stream.encode(frame))
+        sink.mux(stream.encode(None))
+
+
+def test_the_ring_gives_each_clip_the_next_ones_speech(clips: Path, tmp_path: Path) -> None:
+    ring = load_script("ring")
+    for name in ("b.mp4", "a.mkv", "c.mpg"):
+        (tmp_path / name).touch()
+    args = ring._parse([str(tmp_path), "--output", str(tmp_path / "out")])
+    pairs = [(job.source.name, job.speech.name) for job in ring.jobs_of(args)]
+    assert pairs == [("a.mkv", "b.mp4"), ("b.mp4", "c.mpg"), ("c.mpg", "a.mkv")]
+    args.only = ["c", "a.mkv"]
+    assert [job.source.name for job in ring.jobs_of(args)] == ["a.mkv", "c.mpg"]
+    args.only = ["d"]
+    with pytest.raises(SystemExit, match="no clip d"):
+        ring.jobs_of(args)
+    (tmp_path / "a.mp4").touch()
+    with pytest.raises(SystemExit, match="more than one clip is called a"):
+        ring.clips_of(tmp_path)
+
+
+def test_a_ring_of_two_meets_every_check_and_is_resumed(
+    clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ring = load_script("ring")
+    command = [str(clips), "--output", str(tmp_path), "--device", "cpu"]
+    assert ring.main([*command, "--quiet"]) == 0
+    assert "2 of 2 clips met every check" in capsys.readouterr().out
+    facts = json.loads((tmp_path / "ring.json").read_text())
+    assert [row["output"] for row in facts["rows"]] == ["a.mp4", "b.mkv"]
+    assert [row["sound"] for row in facts["rows"]] == ["encoded flac", "copied flac"]
+    assert all(row["details"]["output_frames"] == round(SECONDS * 25) for row in facts["rows"])
+    samples, _ = decode_audio(tmp_path / "a.mp4")
+    np.testing.assert_array_equal(samples, decode_audio(clips / "b.mkv")[0][:, : samples.shape[1]])
+    assert {"a.png", "b.png", "overview.png"} <= {p.name for p in tmp_path.iterdir()}
+    written = (tmp_path / "a.mp4").stat().st_mtime_ns
+    assert ring.main([*command, "--quiet", "--only", "a"]) == 0
+    assert (tmp_path / "a.mp4").stat().st_mtime_ns == written
+
+
+def test_a_clip_that_can_not_be_dubbed_fails_its_own_row_only(
+    clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ring = load_script("ring")
+    folder = tmp_path / "clips"
+    folder.mkdir()
+    grey = np.full((64, 64, 3), 128, np.uint8)
+    write_clip(folder / "empty.mkv", [grey] * 5, noise(0.3))
+    (folder / "text.mkv").write_text("no video")
+    arguments = [str(folder), "--output", str(tmp_path / "out"), "--device", "cpu", "--quiet"]
+    assert ring.main(arguments) == 1
+    shown = capsys.readouterr().out
+    assert "0 of 2 clips met every check" in shown
+    assert "NoAudioStream" in shown
+    assert len(json.loads((tmp_path / "out" / "ring.json").read_text())["rows"]) == 2
+
+
+def test_self_dub_compares_own_and_other_speech(
+    clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    self_dub = load_script("self_dub")
+    command = [str(clips), "--output", str(tmp_path), "--device", "cpu", "--quiet"]
+    assert self_dub.main([*command, "--minimum", "-1"]) == 0
+    shown = capsys.readouterr().out
+    assert "learned from the very clip" in shown
+    facts = json.loads((tmp_path / "self_dub_geometry.json").read_text())
+    assert [row["clip"] for row in facts["rows"]] == ["a.mp4", "b.mkv"]
+    assert all(-1 <= row[k] <= 1 for row in facts["rows"] for k in ("opening", "other opening"))
+    assert self_dub.main([*command, "--minimum", "1.1"]) == 1
+
+
+def test_only_clips_of_role_dev_are_measured(clips: Path, tmp_path: Path) -> None:
+    self_dub = load_script("self_dub")
+    manifest = tmp_path / "manifest.csv"
+    manifest.write_text("file,role\nx/a.mp4,dev\nx/b.mkv,dev\n")
+    assert [p.name for p in self_dub.clips_of(clips, manifest)] == ["a.mp4", "b.mkv"]
+    manifest.write_text("file,role\nx/a.mp4,dev\nx/b.mkv,dev-source\n")
+    with pytest.raises(SystemExit, match="found 1"):
+        self_dub.clips_of(clips, manifest)
+
+
+def test_a_contact_sheet_shows_both_videos_at_one_place(clips: Path, tmp_path: Path) -> None:
+    script = load_script("contact_sheet")
+    source, png = str(clips / "a.mp4"), tmp_path / "sheet.png"
+    assert script.main([source, source, str(png), "--frames", "3"]) == 0
+    sheet = cv2.imread(str(png))
+    assert sheet.shape[1] == LABEL_WIDTH + 3 * (FACE_TILE[1] + 2)
+    top, face = 20, FACE_TILE[0] + 2
+    tiles = sheet[:, LABEL_WIDTH:]
+    np.testing.assert_array_equal(tiles[top : top + face], tiles[top + face : top + 2 * face])
+    assert tiles[top : top + face].std() > 30
+    with_truth = contact_sheet(source, source, source, frames=3)
+    assert with_truth.shape[0] - top == (sheet.shape[0] - top) * 3 // 2
+    assert script.main([source, str(tmp_path / "none.mp4"), str(png)]) == 3
+
+
+def test_a_long_clip_is_made_without_a_jump(clips: Path, tmp_path: Path) -> None:
+    memory = load_script("memory")
+    frames = memory.make_clip(clips / "a.mp4", 2.8, tmp_path / "long.mp4", (320, 180))
+    memory.make_speech(clips / "a.mp4", 2.8, tmp_path / "long.wav")
+    assert frames == 70
+    with VideoReader(tmp_path / "long.mp4") as reader:
+        assert reader.video.display_size == (320, 180)
+        assert reader.index.count == 70
+        assert list(reader.index.times) == [Fraction(k, 25) for k in range(70)]
+        pictures = [frame.rgb().astype(int) for frame in reader]
+    steps = [np.abs(b - a).mean() for a, b in pairwise(pictures)]
+    assert max(steps) < 8
+    np.testing.assert_allclose(pictures[0][:, :60], 0, atol=3)  # beside the square picture
+    assert load_speech(tmp_path / "long.wav").size == round(2.8 * RATE)
+
+
+def test_the_benchmark_times_every_stage(
+    clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bench = load_script("bench")
+    command = [str(clips / "a.mp4"), str(clips / "b.mkv"), "--device", "cpu", "--frames", "5"]
+    assert bench.main([*command, "--no-end-to-end", "--output", str(tmp_path)]) == 0
+    facts = json.loads((tmp_path / "bench.json").read_text())
+    stages = [row["stage"] for row in facts["stages"]]
+    assert len(stages) == 11
+    assert {"decode", "fit", "stage 1", "encode", "raster and correspondence"} <= set(stages)
+    assert all(row["frames per second"] > 0 for row in facts["stages"])
+    assert facts["clip"]["rendered_frames"] == 5
+    assert "| attention and decoder" in capsys.readouterr().out
