@@ -55,7 +55,12 @@ def candidates(place: Tensor, window: int, height: int, width: int) -> tuple[Ten
 
 
 def guided_attention(
-    query: Tensor, key: Tensor, value: Tensor, index: Tensor, bias: Tensor
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    index: Tensor,
+    bias: Tensor,
+    active: Tensor | None = None,
 ) -> Attended:
     """Attention over the candidates only.
 
@@ -63,32 +68,68 @@ def guided_attention(
         query: [B, C, h, w].
         key: [B, N, C, H, W]; value: [B, N, D, H, W].
         index: [B, N, h, w, K] candidates; bias: the same shape, added to the logits.
+        active: [B, h, w] bool, queries to compute; the others come out as zeros. None: all.
     """
-    batch, count, channels = key.shape[:3]
-    h, w = query.shape[-2:]
+    count = key.shape[1]
     rows = table_rows(index, key.shape[-2] * key.shape[-1])
-    q = query.flatten(2).transpose(1, 2).reshape(-1, channels, 1)
-    added = bias.permute(0, 2, 3, 1, 4).reshape(len(q), -1)
-    logits = torch.bmm(take_rows(key, rows), q)[..., 0] / channels**0.5 + added
-    mixed = torch.bmm(logits.softmax(-1)[:, None].to(value.dtype), take_rows(value, rows))
+    added = query_rows(bias)
+    if active is None:
+        return attend_rows(query, key, value, rows, added, count)
+    chosen = active.reshape(-1).nonzero()[:, 0]
+    return attend_rows(query, key, value, rows[chosen], added[chosen], count, chosen)
+
+
+def attend_rows(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    rows: Tensor,
+    bias: Tensor,
+    count: int,
+    chosen: Tensor | None = None,
+) -> Attended:
+    """`guided_attention` with its candidates as rows of the token table.
+
+    Args:
+        query: [B, C, h, w].
+        rows: [Q, N * K] candidates of each query (see `table_rows`); bias: the same shape.
+        count: N.
+        chosen: [Q] which of the B * h * w queries the rows belong to; None for all in order.
+    """
+    batch, channels, h, w = query.shape
+    q = query.flatten(2).transpose(1, 2).reshape(-1, channels)
+    total = len(q)
+    q = q if chosen is None else q[chosen]
+    logits = torch.bmm(take_rows(key, rows), q[..., None])[..., 0] / channels**0.5 + bias
+    weights = logits.softmax(-1)[:, None].to(value.dtype)
+    mixed = torch.bmm(weights, take_rows(value, rows))[:, 0]
     per_reference = logits.unflatten(-1, (count, -1)).logsumexp(-1)
+    if chosen is not None:
+        mixed = mixed.new_zeros(total, mixed.shape[-1]).index_copy(0, chosen, mixed)
+        per_reference = per_reference.new_zeros(total, count).index_copy(0, chosen, per_reference)
     return Attended(
         mixed.view(batch, h * w, -1).transpose(1, 2).reshape(batch, -1, h, w),
         per_reference.view(batch, h * w, count).transpose(1, 2).reshape(batch, count, h, w),
     )
 
 
+def query_rows(maps: Tensor) -> Tensor:
+    """[B, N, h, w, K] as one row per query: [B * h * w, N * K]."""
+    batch, _, h, w, _ = maps.shape
+    return maps.permute(0, 2, 3, 1, 4).reshape(batch * h * w, -1)
+
+
 def table_rows(index: Tensor, tokens: int) -> Tensor:
     """Rows [B * h * w, N * K] of candidates [B, N, h, w, K] in the table of all tokens of all
     references of all pictures."""
-    batch, count, h, w = index.shape[:4]
+    batch, count = index.shape[:2]
     start = torch.arange(batch * count, device=index.device).view(batch, count, 1, 1, 1) * tokens
-    return (index + start).permute(0, 2, 3, 1, 4).reshape(batch * h * w, -1)
+    return query_rows(index + start)
 
 
 def take_rows(maps: Tensor, rows: Tensor) -> Tensor:
     """Columns of [B, N, C, H, W] at `table_rows`: [B * h * w, N * K, C]."""
-    table = maps.flatten(3).transpose(2, 3).reshape(-1, maps.shape[2])
+    table = maps.permute(0, 1, 3, 4, 2).reshape(-1, maps.shape[2])  # a view if channels come last
     return table.index_select(0, rows.reshape(-1)).view(*rows.shape, -1)
 
 

@@ -14,9 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .attention import NEVER, Attended, candidates, guided_attention, table_rows, take_rows
+from .attention import NEVER, Attended, attend_rows, candidates, query_rows, table_rows, take_rows
 
 STRIDE = 4  # picture pixels per latent token
+REACH = 3  # tokens: how far the decoder's coarse layers look
 
 
 @dataclass(frozen=True)
@@ -107,22 +108,27 @@ class GuidedHead(nn.Module):
 
     def forward(
         self, geometry: Tensor, pncc: Tensor, key: Tensor, texture: Tensor, key_pncc: Tensor,
-        match: Correspondence,
+        match: Correspondence, active: Tensor | None = None,
     ) -> Attended:  # fmt: skip
-        """geometry [B, C, h, w] and pncc [B, 3, h, w] of the target; see `ReferenceLatents`."""
+        """geometry [B, C, h, w] and pncc [B, 3, h, w] of the target; see `ReferenceLatents` and
+        `guided_attention`."""
         place = _token_places(match.place)
         index, inside = candidates(place, self.window, *key.shape[-2:])
-        batch, count, h, w, taps = index.shape
-        near = take_rows(key_pncc, table_rows(index, key.shape[-2] * key.shape[-1]))
-        away = near - pncc.flatten(2).transpose(1, 2).reshape(-1, 1, 3)
-        squared = away[..., 0] ** 2 + away[..., 1] ** 2 + away[..., 2] ** 2
-        distance = (squared + 1e-10).sqrt().view(batch, h, w, count, taps).permute(0, 3, 1, 2, 4)
+        batch, count, h, w = index.shape[:4]
         cost = F.avg_pool2d(match.cost.flatten(0, 1)[:, None], STRIDE)[:, 0]
         prior = F.softplus(self.cost_scale) * cost.view(batch, count, h, w)
         prior = prior + F.softplus(self.turn_scale) * match.turn[..., None, None]
-        bias = -F.softplus(self.map_scale) * distance - prior[..., None]
-        bias = torch.where(inside, bias, NEVER)
-        return guided_attention(self.query(geometry), key, texture, index, bias)
+        prior = torch.where(inside, -prior[..., None], NEVER)
+        rows, bias = table_rows(index, key.shape[-2] * key.shape[-1]), query_rows(prior)
+        colour = pncc.flatten(2).transpose(1, 2).reshape(-1, 1, 3)
+        chosen = None
+        if active is not None:
+            chosen = active.reshape(-1).nonzero()[:, 0]
+            rows, bias, colour = rows[chosen], bias[chosen], colour[chosen]
+        away = take_rows(key_pncc, rows) - colour
+        squared = away[..., 0] ** 2 + away[..., 1] ** 2 + away[..., 2] ** 2
+        bias = bias - F.softplus(self.map_scale) * (squared + 1e-10).sqrt()
+        return attend_rows(self.query(geometry), key, texture, rows, bias, count, chosen)
 
 
 def _token_places(place: Tensor) -> Tensor:
@@ -229,12 +235,15 @@ class Renderer(nn.Module):
         batch, count = pictures.shape[:2]
         geometry = self.geometry_encoder(pncc.flatten(0, 1))
         shape = (batch, count)
-        return ReferenceLatents(
-            self.lip_key(geometry).unflatten(0, shape),
-            self.face_key(geometry).unflatten(0, shape),
-            self.texture_encoder(pictures.flatten(0, 1)).unflatten(0, shape),
-            torch.unflatten(F.avg_pool2d(pncc.flatten(0, 1), STRIDE), 0, shape),
+        maps = (
+            self.lip_key(geometry),
+            self.face_key(geometry),
+            self.texture_encoder(pictures.flatten(0, 1)),
+            F.avg_pool2d(pncc.flatten(0, 1), STRIDE),
         )
+        # channels last in memory: attention reads whole tokens, and its table is then a view
+        last = (m.contiguous(memory_format=torch.channels_last) for m in maps)
+        return ReferenceLatents(*(torch.unflatten(m, 0, shape) for m in last))
 
     def encode_target(self, pncc: Tensor) -> Tensor:
         """Geometry latent [B, C, h/4, w/4] of target maps [B, 3, h, w]."""
@@ -243,17 +252,24 @@ class Renderer(nn.Module):
 
     def attend(
         self, head: GuidedHead, geometry: Tensor, pncc: Tensor, references: ReferenceLatents,
-        match: Correspondence,
+        match: Correspondence, seen: Tensor | None = None,
     ) -> Attended:  # fmt: skip
         """One of the two heads over its references; logits come at the target's pixels.
 
         Args:
             geometry: [B, C, h/4, w/4] target latent; pncc: [B, 3, h, w] target map.
+            seen: [B, 1, h, w] above 0 where the result will be used; elsewhere it is only right
+                within REACH tokens of such a place. None: everywhere.
         """
         key = references.lip_key if head is self.lip else references.face_key
+        active = None
+        if seen is not None:
+            side = STRIDE * (2 * REACH + 1)
+            active = F.max_pool2d(seen, side, STRIDE, STRIDE * REACH)[:, 0] > 0
         found = head(
-            geometry, F.avg_pool2d(pncc, STRIDE), key, references.texture, references.pncc, match
-        )
+            geometry, F.avg_pool2d(pncc, STRIDE), key, references.texture, references.pncc, match,
+            active,
+        )  # fmt: skip
         logits = F.interpolate(
             found.reference_logits, scale_factor=STRIDE, mode="bilinear", align_corners=False
         )

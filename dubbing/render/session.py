@@ -214,8 +214,9 @@ class RenderSession:
         geometry = r.encode_target(maps.pncc)
         lip_geometry = cut(geometry, corner // 4, (LIP_WINDOW[0] // 4, LIP_WINDOW[1] // 4))
         lip_pncc = cut(maps.pncc, corner, LIP_WINDOW)
-        by_face = r.attend(r.face, geometry, maps.pncc, latents, match)
-        by_lips = r.attend(r.lip, lip_geometry, lip_pncc, self._lip_latents, lip_match)
+        lips = cut(maps.lips, corner, LIP_WINDOW)
+        by_face = r.attend(r.face, geometry, maps.pncc, latents, match, maps.mask)
+        by_lips = r.attend(r.lip, lip_geometry, lip_pncc, self._lip_latents, lip_match, lips)
         return by_face, by_lips
 
     def _drift(self, maps: TargetMaps, target: FaceStates, source: FaceStates) -> Tensor:
@@ -389,4 +390,5 @@ def _join(states: list[FaceStates]) -> FaceStates:
 
 def _join_latents(latents: list[ReferenceLatents]) -> ReferenceLatents:
     names = ("lip_key", "face_key", "texture", "pncc")
-    return ReferenceLatents(*(torch.cat([getattr(s, n) for s in latents], 1) for n in names))
+    last = (torch.cat([getattr(s, n).permute(0, 1, 3, 4, 2) for s in latents], 1) for n in names)
+    return ReferenceLatents(*(m.permute(0, 1, 4, 2, 3) for m in last))  # channels last in memory

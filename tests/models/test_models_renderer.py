@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dubbing.models.attention import Attended, full_attention, guided_attention, window_mask
+from dubbing.models.attention import full_attention
 from dubbing.models.discriminator import (
     PatchDiscriminator,
     discriminator_loss,
@@ -102,34 +102,65 @@ def test_attention_prefers_the_reference_that_is_deformed_alike(renderer: Render
     assert (by_turn.diff(dim=1) > 0).all()
 
 
-def test_attention_visits_what_the_full_one_would_under_the_mask(
-    renderer: Renderer, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The head's own candidates and biases, given to the paper's full attention."""
+def dense_bias(renderer: Renderer, match: Correspondence, pncc: Tensor, keys: Tensor) -> Tensor:
+    """The face head's prior for every token of every reference, [B, h*w, N*h*w]; NEVER outside
+    the 3 x 3 tokens around the place of the target token. Places must be shifts of the whole."""
+    head, count = renderer.face, keys.shape[1]
+    small = torch.nn.functional.avg_pool2d(pncc, STRIDE).flatten(2)
+    apart = (keys.flatten(3)[:, :, :, None] - small[:, None, :, :, None]).norm(dim=2)
+    soft = torch.nn.functional.softplus
+    cost = torch.nn.functional.avg_pool2d(match.cost, STRIDE).flatten(2)[..., None]
+    bias = -soft(head.map_scale) * apart - soft(head.cost_scale) * cost
+    bias = bias - soft(head.turn_scale) * match.turn[..., None, None]
+    y, x = torch.meshgrid(torch.arange(TOKENS[0]), torch.arange(TOKENS[1]), indexing="ij")
+    own = torch.stack([x, y], -1).view(-1, 2).float()
+    shift = match.place[:, :, 0, 0] / STRIDE - 0.5 / STRIDE
+    place = (own + shift[:, :, None]).round()
+    near = (place[:, :, :, None] - own).abs().amax(-1) <= 1
+    bias = torch.where(near, bias, 10 * NEVER)
+    return bias.transpose(1, 2).reshape(len(pncc), len(own), count * len(own))
+
+
+def test_the_head_is_the_full_attention_under_its_own_prior(renderer: Renderer) -> None:
     count = 3
-    pncc = drawn(1, 3, *SIZE, seed=4)
+    pncc = drawn(2, 3, *SIZE, seed=4)
     latents = renderer.encode_references(
-        drawn(1, count, 3, *SIZE), drawn(1, count, 3, *SIZE, seed=5)
+        drawn(2, count, 3, *SIZE), drawn(2, count, 3, *SIZE, seed=5)
     )
-    match = identity(1, count)
-    match = Correspondence(match.place + 6 * drawn(1, count, 1, 1, 2), match.cost, match.turn)
+    match = identity(2, count)
+    shift = 9 * drawn(2, count, 1, 1, 2, seed=7) - 3
+    match = Correspondence(
+        match.place + shift, drawn(2, count, *SIZE, seed=8), 0.3 * drawn(2, count, seed=9)
+    )
     geometry = renderer.encode_target(pncc)
-    head = renderer.face
-    seen: dict[str, Tensor] = {}
+    found = renderer.attend(renderer.face, geometry, pncc, latents, match)
+    full = full_attention(
+        renderer.face.query(geometry),
+        latents.face_key,
+        latents.texture,
+        dense_bias(renderer, match, pncc, latents.pncc),
+    )
+    inner = (..., slice(2, -3), slice(2, -3))  # where every reference has a candidate
+    assert torch.allclose(found.value[inner], full.value[inner], atol=1e-4)
+    logits = torch.nn.functional.interpolate(
+        full.reference_logits, scale_factor=STRIDE, mode="bilinear", align_corners=False
+    )
+    inner = (..., slice(16, -16), slice(16, -16))
+    assert torch.allclose(found.reference_logits[inner], logits[inner], atol=1e-3)
 
-    def watched(query: Tensor, key: Tensor, value: Tensor, index: Tensor, bias: Tensor) -> Attended:
-        seen.update(query=query, key=key, value=value, index=index, bias=bias)
-        return guided_attention(query, key, value, index, bias)
 
-    monkeypatch.setattr("dubbing.models.renderer.guided_attention", watched)
-    small = torch.nn.functional.avg_pool2d(pncc, STRIDE)
-    found = head(geometry, small, latents.face_key, latents.texture, latents.pncc, match)
-    inside = seen["bias"] > -9e3
-    assert not inside.all()
-    mask = window_mask(seen["index"], seen["bias"], inside, TOKENS[0] * TOKENS[1])
-    full = full_attention(seen["query"], seen["key"], seen["value"], mask)
-    assert torch.allclose(found.value, full.value, atol=1e-5)
-    assert torch.allclose(found.reference_logits, full.reference_logits, atol=1e-4)
+def test_what_is_not_seen_need_not_be_computed(renderer: Renderer) -> None:
+    pncc = drawn(1, 3, *SIZE, seed=4)
+    latents = renderer.encode_references(drawn(1, 2, 3, *SIZE), drawn(1, 2, 3, *SIZE, seed=5))
+    geometry, match = renderer.encode_target(pncc), identity(1, 2)
+    whole = renderer.attend(renderer.face, geometry, pncc, latents, match)
+    seen = torch.zeros(1, 1, *SIZE)
+    seen[..., 4:12, 4:12] = 0.5
+    part = renderer.attend(renderer.face, geometry, pncc, latents, match, seen)
+    assert torch.allclose(part.value[..., 1:3, 1:3], whole.value[..., 1:3, 1:3], atol=1e-5)
+    shown = (..., slice(4, 12), slice(4, 12))
+    assert torch.allclose(part.reference_logits[shown], whole.reference_logits[shown], atol=1e-5)
+    assert not part.value[..., -1].any()  # far away nothing was done
 
 
 def test_samples_at_pixel_centres_are_the_pixels() -> None:
