@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dubbing.models.attention import full_attention
+from dubbing.models.attention import NEVER, full_attention
 from dubbing.models.discriminator import (
     PatchDiscriminator,
     discriminator_loss,
