@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -79,35 +78,21 @@ def make_speech(audio: Path, seconds: float, path: Path) -> None:
         sink.writeframes(np.resize(whole, round(seconds * SPEECH_RATE)).tobytes())
 
 
-def peak_mib() -> float:
-    """Largest resident memory of this process's own program so far, MiB.
-
-    Linux counts it per program (VmHWM); the portable figure would hold the parent's too.
-    """
-    status = Path("/proc/self/status")
-    if status.is_file():
-        for line in status.read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) / 1024
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (2**20 if sys.platform == "darwin" else 1024)
-
-
 def dub_once(video: Path, audio: Path, output: Path, args: argparse.Namespace) -> dict[str, Any]:
     """Dub in this process; its figures."""
     import torch
 
-    from dubbing.dubber import Dubber
+    from dubbing.dubber import Dubber, peak_memory_mib
     from dubbing.options import DubOptions
 
     if args.threads:
         torch.set_num_threads(args.threads)
         cv2.setNumThreads(args.threads)
     dubber = Dubber.from_pretrained(args.checkpoint, device=args.device)
-    loaded = peak_mib()
+    loaded = peak_memory_mib()
     report = dubber.dub(video, audio, output, DubOptions(length="video", preset=args.preset))
     return {"frames": report.output.frames, "dubbed": report.frames_dubbed, "fps": report.fps,
-            "loaded_mib": loaded, "peak_mib": peak_mib()}  # fmt: skip
+            "loaded_mib": loaded, "peak_mib": peak_memory_mib()}  # fmt: skip
 
 
 def measure(seconds: float, args: argparse.Namespace, folder: Path) -> dict[str, Any]:
