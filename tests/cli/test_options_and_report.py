@@ -101,7 +101,7 @@ def test_report_is_saved_as_json(tmp_path: Path) -> None:
     assert saved["fps"] == 4.0
     assert saved["stages"] == [{"stage": "render", "seconds": 20.0, "units": 100, "fps": 5.0}]
     assert saved["passed_through"][0] == {"reason": "no face", "start_frame": 2, "stop_frame": 5}
-    assert saved["options"]["crf"] == 16
+    assert saved["options"]["crf"] == 14
     assert [p.name for p in tmp_path.iterdir()] == ["report.json"]
 
 
