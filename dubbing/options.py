@@ -161,7 +161,7 @@ class DubOptions:
     crf: int = option(
         "Picture quality of the encode, 0 (best) to 51.",
         14,
-        reason="what is not dubbed should look like the source: 42 dB and more on footage of any kind",
+        reason="what is not dubbed should look like the source, at a size still fit for sharing",
         low=0,
         high=51,
     )

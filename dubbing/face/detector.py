@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from dubbing.face.closing import Closing
 from dubbing.face.native_log import muted_start
 
 # The detector's own input is 192 px; more than this only costs time in its first resize.
@@ -42,7 +42,7 @@ class FaceBox:
         return inter / (area + area_other - inter)
 
 
-class FaceDetector:
+class FaceDetector(Closing):
     """Finds every face of a frame. Stateless between frames, hence deterministic."""
 
     def __init__(self, min_confidence: float = 0.5):
@@ -73,14 +73,3 @@ class FaceDetector:
 
     def close(self) -> None:
         self._net.close()
-
-    def __enter__(self) -> FaceDetector:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()

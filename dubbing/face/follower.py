@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from types import TracebackType
-
 import numpy as np
 from numpy.typing import NDArray
 
+from dubbing.face.closing import Closing
 from dubbing.face.detector import FaceBox, FaceDetector
 from dubbing.face.landmarks import FaceMesher, landmark_box
 from dubbing.face.tracker import MIN_IOU
 
 
-class FaceFollower:
+class FaceFollower(Closing):
     """The largest face at first, then the same face while it stays near its last place."""
 
     def __init__(self, min_confidence: float = 0.5):
@@ -40,14 +39,3 @@ class FaceFollower:
     def close(self) -> None:
         self._detector.close()
         self._mesher.close()
-
-    def __enter__(self) -> FaceFollower:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from types import TracebackType
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from dubbing.face.closing import Closing
 from dubbing.face.detector import FaceBox
 from dubbing.face.native_log import muted_start
 
@@ -23,7 +23,7 @@ def landmark_box(points: NDArray[np.float32]) -> FaceBox:
     return FaceBox(float(low[0]), float(low[1]), float(high[0]), float(high[1]))
 
 
-class FaceMesher:
+class FaceMesher(Closing):
     """Landmarks of the face in a given box; no memory of earlier frames."""
 
     def __init__(self, min_confidence: float = 0.5):
@@ -82,14 +82,3 @@ class FaceMesher:
 
     def close(self) -> None:
         self._net.close()
-
-    def __enter__(self) -> FaceMesher:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from types import TracebackType
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dubbing.face.closing import Closing
 from dubbing.face.detector import FaceBox, FaceDetector
 from dubbing.face.landmarks import FaceMesher, landmark_box
 from dubbing.face.shots import ShotDetector
@@ -46,7 +46,7 @@ class FaceTrack:
         return np.stack(self.landmarks)
 
 
-class FaceTracker:
+class FaceTracker(Closing):
     """Feed upright RGB frames in order with `add`; read `tracks` at the end with `finish`."""
 
     def __init__(self, min_confidence: float = 0.5):
@@ -120,14 +120,3 @@ class FaceTracker:
     def close(self) -> None:
         self._detector.close()
         self._mesher.close()
-
-    def __enter__(self) -> FaceTracker:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
