@@ -321,17 +321,17 @@ class Dubber:
             persona.rest.to(self.device),
         )
 
-    @torch.inference_mode()
     def _style(
         self, persona: Persona, options: DubOptions, progress: ProgressCallback | None
     ) -> Tensor:
+        """Style embedding [D]: the persona's own, or that of the clip in the options."""
         expressions = persona.style
         if options.style is not None:
-            other = self.prepare(options.style, DubOptions(), progress)
-            expressions = other.style
-        moved = self.weights.morphable.expression_vertices(expressions.to(self.device))
-        style = self.weights.geometry.style(moved[None])
-        return self.weights.geometry.blend_style(style, options.style_strength)[0]
+            expressions = self.prepare(options.style, DubOptions(), progress).style
+        with torch.inference_mode():
+            moved = self.weights.morphable.expression_vertices(expressions.to(self.device))
+            style = self.weights.geometry.style(moved[None])
+            return self.weights.geometry.blend_style(style, options.style_strength)[0]
 
     def session(self, persona: Persona) -> RenderSession:
         """A renderer for one speaker."""

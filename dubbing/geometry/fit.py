@@ -53,6 +53,8 @@ class FaceFit:
     error: Tensor
 
 
+@torch.inference_mode(False)  # a caller's mode must not stop the optimisation
+@torch.enable_grad()
 def fit_track(
     model: MorphableModel,
     landmarks: Tensor,
@@ -64,7 +66,7 @@ def fit_track(
     With `template` [V, 3] the neutral face is taken as known (same speaker, another clip).
     """
     options = options or FitOptions()
-    points = landmarks[:, : model.mean.shape[0]].to(model.mean)
+    points = landmarks[:, : model.mean.shape[0]].clone().to(model.mean)
     alpha, neutral, beta, pose, points = _initial(model, points, options, template)
     solver = _ExpressionSolver(model, options.ridge)
     beta = solver(remove_pose(points, pose) - neutral)

@@ -9,7 +9,7 @@ from pathlib import Path
 import av
 import numpy as np
 import pytest
-from engine_samples import BLANK, FRAMES, write_speech
+from engine_samples import BLANK, FRAMES, write_clip, write_speech
 from numpy.typing import NDArray
 
 from dubbing.analysis import NO_FACE
@@ -168,6 +168,20 @@ def test_shortest_cuts_the_picture(
     report = dubber.dub(clip, speech, tmp_path / "o.mp4", options, persona)
     assert report.output.frames < FRAMES
     assert 1.0 <= report.output.duration_s < 1.0 + 0.07
+
+
+def test_style_of_another_clip(
+    dubbed: tuple[Path, DubReport], dubber: Dubber, clip: Path, speech: Path, persona: Persona,
+    pictures: list[NDArray[np.uint8]], tmp_path: Path,
+) -> None:  # fmt: skip
+    calm = [p for p in pictures for _ in range(2)][: FRAMES // 2]  # slower, and only the first half
+    other = write_clip(tmp_path / "other.mp4", calm, [24 * k for k in range(len(calm))])
+    options = replace(LOSSLESS, style=other, style_strength=1.5, report=None)
+    report = dubber.dub(clip, speech, tmp_path / "o.mkv", options, persona)
+    assert report.options["style"] == str(other)
+    a, _ = planes(dubbed[0])
+    b, _ = planes(tmp_path / "o.mkv")
+    assert sum(int((x[0] != y[0]).any()) for x, y in zip(a, b, strict=True)) > FRAMES // 2
 
 
 def test_exception_in_progress_cancels_and_leaves_nothing(

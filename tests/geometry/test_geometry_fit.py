@@ -104,3 +104,13 @@ def test_rigid_weights_leave_the_mouth_out() -> None:
     weights = rigid_weights(face_model())
     assert weights.sum() == len(set(RIGID))
     assert weights[list(LIPS)].sum() == 0
+
+
+def test_fit_works_inside_a_callers_inference_mode() -> None:
+    """Optimisation needs gradients whatever mode the caller is in."""
+    model = face_model()
+    points = 100 * model.mean.expand(6, -1, -1) + 200
+    plain = fit_track(model, points)
+    with torch.inference_mode():
+        inside = fit_track(model, points + 0)
+    assert torch.allclose(inside.beta, plain.beta, atol=1e-5)
