@@ -33,7 +33,7 @@ from dubbing.inspection import Inspection, inspection_of
 from dubbing.media.audio import audio_duration, check_speech, load_speech
 from dubbing.media.containers import check_video_codec
 from dubbing.media.mux import MuxResult, check_output, mux
-from dubbing.media.probe import require_audio, require_video
+from dubbing.media.probe import AudioStreamInfo, require_audio, require_video
 from dubbing.media.reader import VideoReader
 from dubbing.media.timeline import OutputPlan, iter_plan, plan_output
 from dubbing.media.writer import VideoWriter
@@ -259,7 +259,6 @@ class Dubber:
                 self._check_persona(persona, reader.path)
                 if persona.source == fingerprint(reader.path):
                     speaker, facts = _track_of(persona), []
-                    units[0] = reader.index.count
                 else:
                     stage = StageProgress(progress, "analyse", reader.estimated_frames)
                     faces = find_faces(reader, stage)
@@ -435,7 +434,7 @@ class Dubber:
         yield from dub_stream(frames, self.session(persona), self.weights, motion, persona)
 
     def _report(
-        self, reader: VideoReader, stream: object, audio: str | Path, length: Fraction,
+        self, reader: VideoReader, sound: AudioStreamInfo, audio: str | Path, length: Fraction,
         plan: OutputPlan, mixed: MuxResult, options: DubOptions, faces: list[FaceTrackFacts],
         passed: dict[int, str], persona: Persona, clock: _Clock,
     ) -> DubReport:  # fmt: skip
@@ -445,7 +444,6 @@ class Dubber:
             str(reader.path), index.count, width, height, float(index.pts[0] * reader.time_base),
             float(index.duration), reader.video.codec,
         )  # fmt: skip
-        sound = require_audio(audio).audio[0]
         return DubReport(
             video=source,
             audio=SoundFacts(

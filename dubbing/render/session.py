@@ -139,9 +139,9 @@ class RenderSession:
                 their numbers, under which their encodings are kept while they stay in use.
             strength: 0..1 weight of the result against the source (eases transitions).
         """
-        face = [self._reference(key, picture) for key, picture in references]
-        for key in list(self._cache)[: max(len(self._cache) - 2 * len(references), 0)]:
-            del self._cache[key]
+        face = [self._reference(number, picture) for number, picture in references]
+        while len(self._cache) > 2 * len(references):
+            self._cache.popitem(last=False)
         pose = frame.pose[None].to(self.device)
         moved = displacement[None].to(self.device)
         target = self._states(moved, pose)
@@ -155,7 +155,7 @@ class RenderSession:
         )  # fmt: skip
         latents = _join_latents([r.latents for r in face])
         by_face, by_lips = self._attend(maps, corner, latents, match, lip_match)
-        apart = torch.tensor([abs(k - key) for k, _ in references], device=self.device)
+        apart = torch.tensor([abs(number - key) for number, _ in references], device=self.device)
         nearness = -APART * apart[:, None, None]
         by_face = Attended(by_face.value, by_face.reference_logits + nearness)
         source = self._tracked(frame)

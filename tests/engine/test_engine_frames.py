@@ -90,6 +90,21 @@ def tracked_opening(
     return lip_opening(model.vertices(persona.template, fit.beta)).numpy()
 
 
+def test_a_frame_does_not_depend_on_what_was_rendered_before(
+    dubber: Dubber, persona: Persona
+) -> None:
+    """References that leave the cache must not change how later ones are weighed."""
+    pictures = persona.bank[:16]
+    moved = dubber.weights.morphable.expression_vertices(persona.rest)
+    used, fresh = dubber.session(persona), dubber.session(persona)
+    for k in range(2, len(pictures) - 2):
+        near = [(j, pictures[j]) for j in range(k - 2, k + 3)]
+        patch = used.render(k, pictures[k], moved, near)
+    again = fresh.render(k, pictures[k], moved, near)
+    assert np.array_equal(patch.rgb, again.rgb)
+    assert np.array_equal(patch.alpha, again.alpha)
+
+
 def test_frames_without_a_face_come_back_equal(
     dubber: Dubber, persona: Persona, pictures: list[NDArray[np.uint8]]
 ) -> None:
