@@ -9,10 +9,10 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -29,6 +29,8 @@ MORPHABLE, SPEECH, GEOMETRY, RENDERER = "morphable", "speech_encoder", "geometry
 KINDS = (MORPHABLE, SPEECH, GEOMETRY, RENDERER)
 PACKAGED = Path(__file__).parent / "checkpoints"
 FORMAT = "1"
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 @dataclass(frozen=True)
@@ -111,28 +113,36 @@ def save_morphable(path: Path, model: MorphableModel) -> None:
     save_checkpoint(path, MORPHABLE, {}, model.state_dict())
 
 
+def load_network(
+    path: Path, kind: str, network: Callable[[Any], Network], config: type[Any]
+) -> Network:
+    """A network of a checkpoint file, in evaluation mode and without gradients.
+
+    Args:
+        network: its class, called with an instance of the dataclass `config`.
+
+    Raises:
+        CheckpointNotFound, CheckpointCorrupt: see `load_checkpoint`.
+    """
+    values, state = load_checkpoint(path, kind)
+    filled = network(_config(config, values, path))
+    _fill(filled, state, path)
+    return filled
+
+
 def load_speech_encoder(path: Path) -> SpeechEncoder:
     """The speech encoder of a checkpoint file."""
-    config, state = load_checkpoint(path, SPEECH)
-    network = SpeechEncoder(_config(SpeechEncoderConfig, config, path))
-    _fill(network, state, path)
-    return network
+    return load_network(path, SPEECH, SpeechEncoder, SpeechEncoderConfig)
 
 
 def load_geometry(path: Path) -> GeometryNet:
     """The stage-1 network of a checkpoint file."""
-    config, state = load_checkpoint(path, GEOMETRY)
-    network = GeometryNet(_config(GeometryNetConfig, config, path))
-    _fill(network, state, path)
-    return network
+    return load_network(path, GEOMETRY, GeometryNet, GeometryNetConfig)
 
 
 def load_renderer(path: Path) -> Renderer:
     """The stage-2 network of a checkpoint file."""
-    config, state = load_checkpoint(path, RENDERER)
-    network = Renderer(_config(RendererConfig, config, path))
-    _fill(network, state, path)
-    return network
+    return load_network(path, RENDERER, Renderer, RendererConfig)
 
 
 def save_network(path: Path, kind: str, network: nn.Module, half: bool = False) -> None:

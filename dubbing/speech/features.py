@@ -1,8 +1,9 @@
 """Speech features of audio of any length: overlapping windows through the encoder, cross-faded.
 
-The encoder takes at most 30 s and its attention is full, so long audio is cut into windows. Their
-outputs are joined with ramps over the overlap, so that no feature comes from the edge of a window
-(where context is missing) and nothing jumps where one window hands over to the next.
+The encoder takes at most 30 s, its attention is full and its position code absolute, so all audio,
+short or long, is cut into windows of one length. Their outputs are joined with ramps, so that no
+feature comes from the edge of a window (where context is missing) and nothing jumps where one
+window hands over to the next. What is trained on these features sees the same windows.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from dubbing.errors import OptionInvalid
@@ -19,8 +21,9 @@ from dubbing.speech.mel import log_mel
 
 FEATURE_RATE = 50  # features per second
 FEATURE_CENTRE_S = 0.01  # feature k stands for the 20 ms cell that starts at k / 50 s
-WINDOW_S = 20.0
-OVERLAP_S = 2.0  # on either side of the place where two windows meet
+WINDOW_S = 8.0
+HOP_S = 2.5
+BATCH = 4  # windows per pass
 HIDDEN_LAYERS = (2, 4)
 
 
@@ -110,6 +113,23 @@ def window_frames(window_s: float, overlap_s: float) -> tuple[int, int]:
     return window, overlap
 
 
+def cut_window(mel: Tensor, start: int, frames: int) -> Tensor:
+    """A stretch of a log-mel, silence (2.0 below its maximum) where it reaches beyond the ends.
+
+    Args:
+        mel: [80, M] at 100 Hz.
+        start: first 50-Hz frame, may be negative; frames: number of 50-Hz frames.
+
+    Returns:
+        [80, 2 * frames].
+    """
+    first, last = 2 * start, 2 * (start + frames)
+    part = mel[:, max(first, 0) : max(last, 0)]
+    before = min(max(-first, 0), 2 * frames)
+    after = 2 * frames - before - part.shape[1]
+    return F.pad(part, (before, after), value=float(mel.max()) - 2.0)
+
+
 class SpeechFeatures:
     """Features of one speech track by a `SpeechEncoder`.
 
@@ -117,14 +137,16 @@ class SpeechFeatures:
         encoder: the network; used in evaluation mode on the device where it lies.
         hidden_layers: states to concatenate, in this order.
         window_s: seconds per window, at most 30.
-        overlap_s: seconds on either side of the place where two windows meet.
+        hop_s: seconds from one window to the next.
+        standardised: take off what a state owes to its position alone (`encoder.standardise`), as
+            stage 1 expects it; needs hidden layers (frozen_layers, layers).
 
-    Audio up to `window_s` is one window, exactly what the encoder gives. Beyond, a feature depends
-    on where the windows fall, because the encoder's position code is absolute and each window
-    starts at position 0: with the pretrained weights by about a third of what different sounds
-    differ by in half of the channels, and by more in a few that carry the position itself. What
-    is trained on these features should see them at random positions (`position_offset` of the
-    encoder), as if each clip were cut from a longer window.
+    Windows are centred at 0, hop_s, 2 hop_s ... seconds, also for audio shorter than one window;
+    beyond the ends of the audio there is silence. A feature is the mean of the two windows with
+    the nearest centres, weighted linearly by nearness, so none comes from nearer than window_s / 2
+    - hop_s seconds to the edge of a window, and none from positions of the encoder's absolute code
+    outside its middle. What is trained on these features should see windows at any phase, and then
+    learns to give the same answer wherever the windows fall.
     """
 
     def __init__(
@@ -132,14 +154,25 @@ class SpeechFeatures:
         encoder: SpeechEncoder,
         hidden_layers: Sequence[int] = HIDDEN_LAYERS,
         window_s: float = WINDOW_S,
-        overlap_s: float = OVERLAP_S,
+        hop_s: float = HOP_S,
+        standardised: bool = False,
     ) -> None:
-        self.window, self.overlap = window_frames(window_s, overlap_s)
+        self.window, self.hop = round(window_s * FEATURE_RATE / 2) * 2, round(hop_s * FEATURE_RATE)
+        if self.hop < 1 or self.window < 2 * self.hop:
+            raise OptionInvalid(
+                f"windows of {window_s} s every {hop_s} s do not overlap by half",
+                hint="make the window at least twice the hop, and the hop at least 0.02 s",
+            )
         if self.window > encoder.config.max_frames:
             limit = encoder.config.max_frames / FEATURE_RATE
             raise OptionInvalid(f"a window of {window_s} s is more than the encoder's {limit:g} s")
         self.encoder = encoder.eval()
         self.hidden_layers = tuple(hidden_layers)
+        if standardised and self.hidden_layers != (
+            encoder.config.frozen_layers, encoder.config.layers
+        ):  # fmt: skip
+            raise OptionInvalid(f"states after layers {self.hidden_layers} have no known mean")
+        self.standardised = standardised
 
     @property
     def feature_dim(self) -> int:
@@ -155,21 +188,32 @@ class SpeechFeatures:
 
         Returns:
             [T50, feature_dim] float32 on the encoder's device, T50 = ceil((N // 160) / 2). Memory
-            beyond samples, log-mel and result is that of one window.
+            beyond samples, log-mel and result is that of `BATCH` windows.
 
         Raises:
             AudioUnusable: too few samples.
         """
-        device = self.encoder.conv1.weight.device
-        mel = log_mel(samples.to(device))
+        parameter = self.encoder.conv1.weight
+        mel = log_mel(samples.to(parameter.device))
         total = (mel.shape[1] + 1) // 2
-
-        def encode_span(start: int, end: int) -> Tensor:
-            part = mel[None, :, 2 * start : 2 * end].to(self.encoder.conv1.weight.dtype)
-            states = self.encoder(part, self.hidden_layers)
-            return torch.cat([states[layer][0] for layer in self.hidden_layers], dim=-1)
-
-        return encode_spans(total, self.window, self.overlap, encode_span, device)
+        centres = list(range(0, total - 1 + self.hop, self.hop))
+        joined = torch.zeros(total, self.feature_dim, device=parameter.device)
+        offsets = torch.arange(-self.hop + 1, self.hop, device=parameter.device)
+        ramp = (1.0 - offsets.abs() / self.hop)[:, None]
+        for k in range(0, len(centres), BATCH):
+            batch = centres[k : k + BATCH]
+            half = self.window // 2
+            parts = torch.stack([cut_window(mel, c - half, self.window) for c in batch])
+            states = self.encoder(parts.to(parameter.dtype), self.hidden_layers)
+            rows = torch.cat([states[layer] for layer in self.hidden_layers], -1)
+            if self.standardised:
+                rows = self.encoder.standardise(rows)
+            rows = rows[:, half - self.hop + 1 : half + self.hop].float() * ramp
+            for c, row in zip(batch, rows, strict=True):
+                first, last = max(c - self.hop + 1, 0), min(c + self.hop, total)
+                begin = first - (c - self.hop + 1)
+                joined[first:last] += row[begin : begin + last - first]
+        return joined
 
 
 def to_rate(features: Tensor, times: Tensor, centre_s: float = FEATURE_CENTRE_S) -> Tensor:

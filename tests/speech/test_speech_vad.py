@@ -12,6 +12,7 @@ from dubbing.speech import silero
 from dubbing.speech.level import active_rms, is_silent, normalise_level
 from dubbing.speech.silero import load_silero, silero_model_path
 from dubbing.speech.vad import (
+    Easing,
     segment_gate,
     speech_envelope,
     speech_probability,
@@ -99,7 +100,8 @@ def test_envelope_is_open_in_speech_and_shut_200_ms_after(spoken):
     assert torch.all(gate[(times > 1.05) & (times < 2.95)] == 1.0)
     start, end = speech_segments(spoken)[0].tolist()
     assert end == pytest.approx(3.0, abs=0.04)
-    assert torch.all(gate[(times <= start - 0.2) | (times >= end + 0.2)] == 0.0)
+    assert torch.all(gate[(times <= start - 0.5) | (times >= end + 0.2)] == 0.0)
+    assert torch.all(gate[(times >= start - 0.3) & (times < end)] == 1.0)  # opens ahead of sound
     assert torch.all(gate[times > 1.05].diff() <= 0.0)  # one closing movement, no flutter
 
 
@@ -127,15 +129,17 @@ def test_speech_over_room_noise_ends_where_it_ends(speech_like):
 
 
 def test_gate_has_its_values_by_distance():
-    segments = torch.tensor([[1.0, 2.0], [2.1, 3.0], [4.0, 5.0]], dtype=torch.float64)
-    times = torch.tensor([1.5, 2.05, 3.08, 3.14, 3.2, 3.5, 3.8, 3.86, 0.0, 5.2, 6.0, 1.0])
-    expected = torch.tensor([1, 1, 1, 0.5, 0, 0, 0, 0.5, 0, 0, 0, 1.0])
-    gate = segment_gate(segments, times.double(), pad_s=0.08, ease_s=0.2)
+    segments = torch.tensor([[1.0, 2.0], [2.5, 3.0], [4.0, 5.0]], dtype=torch.float64)
+    times = torch.tensor([1.5, 2.25, 3.08, 3.14, 3.2, 3.5, 3.6, 3.7, 0.0, 5.2, 6.0, 1.0, 0.6])
+    expected = torch.tensor([1, 1, 1, 0.5, 0, 0, 0.5, 1, 0, 0, 0, 1.0, 0.5])
+    gate = segment_gate(segments, times.double())
     assert torch.allclose(gate, expected, atol=1e-5)
     order = torch.randperm(len(times), generator=torch.Generator().manual_seed(0))
-    assert torch.equal(segment_gate(segments, times.double()[order], 0.08, 0.2), gate[order])
-    with pytest.raises(OptionInvalid, match="less than ease_s"):
-        segment_gate(segments, times, pad_s=0.2, ease_s=0.2)
+    assert torch.equal(segment_gate(segments, times.double()[order]), gate[order])
+    strict = Easing(pause=0.0, lead=0.1, rise=0.2, trail=0.1, fall=0.2)
+    assert segment_gate(segments, times.double(), strict)[1] == 0.0  # the short pause counts too
+    with pytest.raises(OptionInvalid, match="lead must be less than rise"):
+        Easing(lead=0.5, rise=0.5)
 
 
 def test_level_follows_the_loud_part_not_a_click():
