@@ -13,8 +13,8 @@ from dubbing.speech.features import SpeechFeatureExtractor, crossfade, to_rate, 
 from dubbing.speech.vad import speech_envelope
 
 RATE = 25  # Hz of the motion model
-WINDOW = 500  # frames per pass, 20 s
-OVERLAP = 60  # frames on either side of a seam; beyond the reach of one attention layer
+WINDOW = 1000  # frames per pass, 40 s
+OVERLAP = 150  # frames on either side of a seam
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,20 @@ class Motion:
         left = int(place)
         right = min(left + 1, len(self.lower) - 1)
         return torch.lerp(self.lower[left], self.lower[right], place - left)
+
+
+def frame_features(features: Tensor, times: Tensor, stretch: float = 1.0) -> Tensor:
+    """Speech features for motion frames: two per frame, 10 ms before and after its middle.
+
+    Args:
+        features: [T50, D] at 50 Hz; times: [T] seconds of the frames.
+        stretch: the sound of a moment t lies at t / stretch.
+
+    Returns:
+        [2 T, D].
+    """
+    pairs = times[:, None] + torch.tensor([-0.01, 0.01], dtype=times.dtype)
+    return to_rate(features, pairs.flatten() / stretch)
 
 
 @torch.inference_mode()
@@ -54,15 +68,14 @@ def drive(
     count = max(int(duration * RATE) + 2, 2)
     times = torch.arange(count, dtype=torch.float64) / RATE
     device = net.mean.device
-    audio = to_rate(features.encode(samples), times).float().to(device)
-    overlap = min(OVERLAP, WINDOW // 4)
+    audio = frame_features(features.encode(samples), times).float().to(device)
 
     def window(start: int, end: int) -> Tensor:
-        out: Tensor = net(audio[None, start:end], style[None], template[None])
+        out: Tensor = net(audio[None, 2 * start : 2 * end], style[None], template[None])
         return out[0].flatten(1)
 
-    spans = window_spans(count, WINDOW, overlap)
-    flat = crossfade(((s, window(s, e)) for s, e in spans), count, overlap, device)
+    spans = window_spans(count, WINDOW, OVERLAP)
+    flat = crossfade(((s, window(s, e)) for s, e in spans), count, OVERLAP, device)
     lower = flat.view(count, -1, 3)
     gate = speech_envelope(samples, times).to(device)[:, None, None]
     resting = model.expression_vertices(rest)[net.lower]

@@ -24,7 +24,7 @@ class GeometryNetConfig:
 
     vertices: int = 468
     lower_vertices: int = 170  # generated ones (idx_low)
-    audio_size: int = 768  # channels of the speech features per 25-Hz frame
+    audio_size: int = 768  # channels of the speech features
     width: int = 192  # D of the paper
     heads: int = 6
     layers: int = 4  # self-attention layers after the template
@@ -140,7 +140,7 @@ class GeometryNet(nn.Module):
         self.audio_in = nn.Sequential(
             nn.LayerNorm(c.audio_size), nn.Linear(c.audio_size, c.width), nn.Dropout(c.dropout)
         )
-        self.audio_conv = nn.Conv1d(c.width, c.width, 5, padding=2)
+        self.audio_conv = nn.Conv1d(c.width, c.width, 10, stride=2, padding=4)
         self.vertex_encoder = VertexEncoder(c.vertices, c.width)
         self.style_out = nn.Linear(2 * c.width, c.width)
         self.style_attention = TimeAttention(c.width, c.heads, c.dropout, reach=12)
@@ -150,6 +150,9 @@ class GeometryNet(nn.Module):
         self.template_norm = nn.LayerNorm(c.width)
         self.layers = nn.ModuleList(SelfLayer(c.width, c.heads, c.dropout) for _ in range(c.layers))
         self.out_norm = nn.LayerNorm(c.width)
+        self.manner = nn.Linear(c.width, 2 * c.width)
+        nn.init.zeros_(self.manner.weight)
+        nn.init.zeros_(self.manner.bias)
         self.decoder = nn.Sequential(
             nn.Linear(c.width, c.width),
             nn.GELU(),
@@ -203,7 +206,7 @@ class GeometryNet(nn.Module):
         """Displacements of the lower vertices from the template.
 
         Args:
-            audio: [B, T, A] speech features at 25 Hz.
+            audio: [B, 2 T, A] speech features at 50 Hz, two per frame (`motion.frame_features`).
             style: [B, D] from `style`.
             template: [B, V, 3] the speaker's neutral face.
             mask: [B, T] False where audio is padding.
@@ -212,7 +215,8 @@ class GeometryNet(nn.Module):
             [B, T, L, 3] in morphable-model units.
         """
         a = self.audio_in(audio)
-        a = a + F.gelu(self.audio_conv(a.transpose(1, 2))).transpose(1, 2)
+        pairs = torch.unflatten(a, 1, (-1, 2)).mean(2)
+        a = pairs + F.gelu(self.audio_conv(a.transpose(1, 2))).transpose(1, 2)
         # Style injection: the paper's Q = S would return one token; here S is the query of every
         # frame, told apart by the time code of the attention, and the layer is residual.
         query = style[:, None].expand(-1, a.shape[1], -1)
@@ -223,5 +227,8 @@ class GeometryNet(nn.Module):
         x = x + self.template_attention(self.template_norm(x), tokens, tokens)[0]
         for layer in self.layers:
             x = layer(x, mask)
-        moved: Tensor = self.decoder(self.out_norm(x)) / VERTEX_SCALE
+        # how much and around which rest the speaker moves: scale and shift by the style
+        scale, shift = self.manner(style)[:, None].chunk(2, -1)
+        x = self.out_norm(x) * (1 + scale) + shift
+        moved: Tensor = self.decoder(x) / VERTEX_SCALE
         return torch.unflatten(moved, -1, (-1, 3))

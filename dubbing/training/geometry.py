@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import csv
 import logging
-import random
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,30 +13,31 @@ import torch
 from torch import Tensor, nn
 
 from dubbing.errors import InputNotFound
+from dubbing.evaluation.sync import load_sync
 from dubbing.geometry.morphable import MorphableModel
 from dubbing.models.geometry_net import HUBERT, OWN, GeometryNet, GeometryNetConfig
 from dubbing.models.speech_encoder import SpeechEncoder
-from dubbing.speech.features import to_rate
+from dubbing.models.sync_net import SyncNet, sync_loss
 from dubbing.speech.hubert import load_hubert
 from dubbing.training import morphable
-from dubbing.training.clips import (
-    RATE,
-    at_rate,
-    fitted,
-    load_landmarks,
-    load_speech_samples,
-    prepared_names,
-)
+from dubbing.training.clips import RATE, load_landmarks, prepared_names
 from dubbing.training.devices import launched
-from dubbing.training.geometry_loss import GeometryLoss
-from dubbing.training.options import GeometryTrainOptions
-from dubbing.training.speech_states import (
-    Extractor,
-    SpeechStates,
-    hubert_features,
-    own_features,
-    speech_states,
+from dubbing.training.geometry_data import (
+    STYLE_FRAMES,
+    Batch,
+    Batcher,
+    Example,
+    feature_places,
+    joined_windows,
+    load_examples,
+    sample_windows,
+    with_offsets,
 )
+from dubbing.training.geometry_loss import GeometryLoss
+from dubbing.training.lags import MAX_LAG, MIN_LAG_FRAMES, MIN_PEAK, best_lag, correlation
+from dubbing.training.options import GeometryTrainOptions
+from dubbing.training.speakers import held_back, load_speakers
+from dubbing.training.speech_states import hubert_features, learn_places, own_features
 from dubbing.weights import (
     GEOMETRY,
     MORPHABLE,
@@ -50,27 +50,9 @@ from dubbing.weights import (
 
 log = logging.getLogger(__name__)
 
-WINDOW = 96  # frames at 25 Hz, 3.8 s
-STYLE_FRAMES = 100
-MAX_FRAMES = 600  # of a clip: slowed down, the sound of 24 s fills the encoder's 30 s
-MAX_LAG = 8  # frames searched for the offset between sound and lips
-MIN_LAG_FRAMES = 75  # shorter clips don't show their offset
-MIN_PEAK = 0.3  # correlation at the best lag below which a clip is left out
-EMA = 0.995
-
-
-@dataclass(frozen=True)
-class Example:
-    """A clip at 25 Hz: beta [T, E], usable [T], template [V, 3], states, lag of the lips behind
-    the sound in frames, weight 0 where the clip is left out."""
-
-    name: str
-    beta: Tensor
-    usable: Tensor
-    template: Tensor
-    states: SpeechStates
-    lag: int = 0
-    weight: float = 1.0
+EMA = 0.99
+CHECKS = ("corr", "corr_best_lag", "corr_width", "corr_jaw", "amplitude_ratio")
+MAX_CHECKED = 700  # frames of a clip that a check looks at
 
 
 class Stage1(nn.Module):
@@ -80,17 +62,21 @@ class Stage1(nn.Module):
         super().__init__()
         self.encoder, self.net = encoder, net
 
-    def forward(self, features: Tensor, places: Tensor, style: Tensor, style_mask: Tensor,
-                template: Tensor, mask: Tensor, tune: bool) -> Tensor:  # fmt: skip
-        """features [B, T50, 2 D] as cached (with `tune` only their lower half is used), places
-        [B, T] (fractional 50-Hz frames), style expressions [B, S, V, 3], template [B, V, 3], mask
-        [B, T] -> [B, T, L, 3]."""
-        audio = features
+    def features(self, windows: Tensor, tune: bool) -> Tensor:
+        """Speech features of cached windows [B, LENGTH, 2 D]; with `tune` only their lower half
+        is used, and the encoder's upper half is run."""
+        if self.net.config.features == HUBERT:
+            return windows
         if tune:
-            states = self.encoder.upper(features[..., : features.shape[-1] // 2])
-            audio = torch.cat([states[k] for k in sorted(states)], -1)
-        taken = torch.stack([to_rate(a, p / 50.0, 0.0) for a, p in zip(audio, places, strict=True)])
-        moved: Tensor = self.net(taken, self.net.style(style, style_mask), template, mask)
+            states = self.encoder.upper(windows[..., : windows.shape[-1] // 2])
+            windows = torch.cat([states[k] for k in sorted(states)], -1)
+        return self.encoder.standardise(windows)
+
+    def forward(self, batch: Batch, tune: bool) -> Tensor:
+        """Displacements [B, T, L, 3] for a batch."""
+        audio = sample_windows(self.features(batch.windows, tune), batch.places)
+        style = self.net.style(batch.style, batch.style_mask)
+        moved: Tensor = self.net(audio, style, batch.template, batch.mask.bool())
         return moved
 
 
@@ -110,143 +96,77 @@ def build_net(
     return net
 
 
-def load_examples(
-    folder: Path,
-    cache: Path,
-    names: Sequence[str],
-    model: MorphableModel,
-    extract: Extractor,
-    suffix: str = "",
-) -> list[Example]:
-    """Fit every clip and encode its sound, from the cache where possible; `suffix` tells the
-    cached features of one extractor from those of another."""
-    examples = []
-    for k, name in enumerate(names):
-        clip = fitted(folder, cache, name, model)
-        samples = load_speech_samples(folder, name)
-        if len(samples) < 3200 or clip.times[-1] < 0.5:
-            continue
-        beta, usable = at_rate(clip)
-        states = speech_states(extract, samples, cache, name + suffix, seed=k)
-        count = min(len(beta), int(len(samples) / 16000 * RATE), MAX_FRAMES)
-        examples.append(Example(name, beta[:count], usable[:count], clip.template, states))
-        if k % 100 == 0:
-            log.info("loaded %d of %d clips", k, len(names))
-    return examples
-
-
-class Batcher:
-    """Draws training windows."""
-
-    def __init__(self, examples: list[Example], model: MorphableModel, seed: int):
-        self.examples, self.model = examples, model
-        self.random = random.Random(seed)
-        self.lower = model.lower.gt(0).nonzero()[:, 0]
-
-    def draw(self, size: int) -> dict[str, Tensor]:
-        weights = [e.weight * min(len(e.beta), 500) ** 0.7 for e in self.examples]
-        picked = self.random.choices(self.examples, weights, k=size)
-        return self.collate([self._window(e) for e in picked])
-
-    def _window(self, e: Example) -> tuple[Example, int, int, int]:
-        spare = len(e.beta) - WINDOW
-        start = self.random.randint(0, spare) if spare > 0 else 0
-        spare = len(e.beta) - STYLE_FRAMES
-        style = self.random.randint(0, spare) if spare > 0 else 0
-        variants = len(e.states.stretch)
-        variant = 0 if self.random.random() < 0.4 else self.random.randint(0, variants - 1)
-        return e, start, style, variant
-
-    def collate(
-        self, items: Sequence[tuple[Example, int, int, int]], window: int = WINDOW,
-        style_frames: int = STYLE_FRAMES,
-    ) -> dict[str, Tensor]:  # fmt: skip
-        """Windows (example, start, style start, variant) as one padded batch."""
-        rows: dict[str, list[Tensor]] = {
-            k: []
-            for k in ("features", "places", "style", "style_mask", "template", "mask", "target")
-        }
-        for e, start, style, variant in items:
-            time = torch.arange(start, start + window)
-            shown = (time + e.lag).clamp(0, len(e.beta) - 1)
-            inside = (time < len(e.beta)) & (time + e.lag >= 0) & (time + e.lag < len(e.beta))
-            beta = e.beta[shown]
-            places = (time / RATE / e.states.stretch[variant]) * 50.0 - 0.5
-            base = max(int(places[0]) - 25, 0)
-            need = int(window * 2 / 0.8) + 60
-            part = e.states.features[variant, base : base + need].float()
-            rows["features"].append(nn.functional.pad(part, (0, 0, 0, need - len(part))))
-            rows["places"].append((places - base).clamp_min(0))
-            seen = torch.arange(style, style + style_frames)
-            own = e.beta[seen.clamp_max(len(e.beta) - 1)]
-            rows["style"].append(self.model.expression_vertices(own))
-            rows["style_mask"].append(seen < len(e.beta))
-            rows["template"].append(e.template)
-            rows["mask"].append((inside & e.usable[shown]).float())
-            rows["target"].append(self.model.expression_vertices(beta)[:, self.lower])
-        return {k: torch.stack(v) for k, v in rows.items()}
-
-
 @torch.inference_mode()
+def predict_clip(stage: Stage1, model: MorphableModel, example: Example, tuned: bool,
+                 style: Tensor | None = None) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """Predicted and true displacements [T, L, 3] of a clip from its undisturbed sound, lag 0.
+
+    Args:
+        style: [D] embedding; by default that of the clip itself.
+    """
+    device = stage.net.mean.device
+    states = example.states
+    pieces = states.of(0)
+    windows = stage.features(states.windows[pieces].float().to(device), tuned).cpu()
+    track = joined_windows(windows, states.first[pieces], int(states.counts[0]))
+    count = min(len(example.beta), MAX_CHECKED)
+    places = feature_places(torch.arange(count, dtype=torch.float64) / RATE, 1.0)
+    audio = sample_windows(track[None], places.clamp(0, len(track) - 1)[None]).to(device)
+    moved = model.expression_vertices(example.beta[:count]).to(device)
+    if style is None:
+        style = stage.net.style(moved[None])[0]
+    out = stage.net(audio, style[None], example.template[None].to(device))[0]
+    return out.cpu(), moved[:, stage.net.lower].cpu()
+
+
 def predict_openings(
-    stage: Stage1, batcher: Batcher, loss: GeometryLoss, example: Example, tuned: bool
+    stage: Stage1, model: MorphableModel, loss: GeometryLoss, example: Example, tuned: bool
 ) -> tuple[Tensor, Tensor]:
-    """Predicted and true opening [T] of a clip (undisturbed sound, at most 30 s, lag 0)."""
-    length = min(len(example.beta), 700)
-    plain = replace(example, lag=0)
-    batch = batcher.collate([(plain, 0, 0, 0)], window=length, style_frames=length)
-    device = next(stage.parameters()).device
-    batch = {k: v.to(device) for k, v in batch.items()}
-    out = stage(batch["features"], batch["places"], batch["style"], batch["style_mask"],
-                batch["template"], batch["mask"].bool(), tuned)  # fmt: skip
-    predicted, seen = (loss.gap(x, batch["template"])[0] for x in (out, batch["target"]))
-    return predicted.cpu(), seen.cpu()
-
-
-def correlation(a: Tensor, b: Tensor) -> float:
-    """Pearson correlation of two sequences, 0 where one is constant."""
-    a, b = a - a.mean(), b - b.mean()
-    return float((a * b).sum() / (a.norm() * b.norm()).clamp_min(1e-9))
-
-
-def best_lag(predicted: Tensor, seen: Tensor, limit: int = MAX_LAG) -> tuple[int, float]:
-    """Frames by which `seen` lags behind `predicted`, and the correlation there."""
-    scores = {}
-    for lag in range(-limit, limit + 1):
-        a = predicted[max(-lag, 0) : len(predicted) - max(lag, 0)]
-        b = seen[max(lag, 0) : len(seen) - max(-lag, 0)]
-        scores[lag] = correlation(a, b)
-    lag = max(scores, key=lambda k: scores[k])
-    return lag, scores[lag]
+    """Predicted and true opening [T] of a clip (undisturbed sound, lag 0)."""
+    made, seen = predict_clip(stage, model, example, tuned)
+    template = example.template[None]
+    return loss.gap(made[None], template)[0], loss.gap(seen[None], template)[0]
 
 
 def correct_lags(stage: Stage1, batcher: Batcher, loss: GeometryLoss) -> list[Example]:
-    """Examples with their offset between sound and lips measured, or weight 0 without a peak."""
+    """Examples with their offset between sound and lips measured where it is not known; weight 0
+    where the prediction has no clear peak."""
     stage.eval()
     out = []
     for e in batcher.examples:
-        if len(e.beta) < MIN_LAG_FRAMES:
+        if e.known or e.weight == 0 or len(e.beta) < MIN_LAG_FRAMES:
             out.append(e)
             continue
-        lag, peak = best_lag(*predict_openings(stage, batcher, loss, e, tuned=False))
+        lag, peak = best_lag(*predict_openings(stage, batcher.model, loss, e, tuned=False))
         kept = peak >= MIN_PEAK and abs(lag) < MAX_LAG
         out.append(replace(e, lag=lag if kept else 0, weight=1.0 if kept else 0.0))
     stage.train()
     return out
 
 
-@torch.inference_mode()
-def validate(stage: Stage1, batcher: Batcher, loss: GeometryLoss, tuned: bool) -> dict[str, float]:
-    """Mean over clips: correlation of the opening at lag 0 and at the best lag, amplitude."""
+def validate(
+    stage: Stage1, model: MorphableModel, examples: Sequence[Example], loss: GeometryLoss,
+    tuned: bool,
+) -> dict[str, float]:  # fmt: skip
+    """Means over clips: correlation of the opening at lag 0 and at the best lag, of width and
+    jaw, amplitude ratio of the opening."""
     stage.eval()
     rows = []
-    for e in batcher.examples:
-        predicted, seen = predict_openings(stage, batcher, loss, e, tuned)
-        ratio = float(predicted.std() / seen.std().clamp_min(1e-6))
-        rows.append((correlation(predicted, seen), best_lag(predicted, seen)[1], ratio))
+    for e in examples:
+        made, seen = predict_clip(stage, model, e, tuned)
+        template = e.template[None]
+        gap, true = loss.gap(made[None], template)[0], loss.gap(seen[None], template)[0]
+        rows.append(
+            (
+                correlation(gap, true),
+                best_lag(gap, true)[1],
+                correlation(loss.width(made), loss.width(seen)),
+                correlation(loss.jaw(made), loss.jaw(seen)),
+                float(gap.std() / true.std().clamp_min(1e-6)),
+            )
+        )
     stage.train()
-    mean = torch.tensor(rows).mean(0)
-    return {"corr": mean[0].item(), "corr_best_lag": mean[1].item(), "amplitude": mean[2].item()}
+    return dict(zip(CHECKS, torch.tensor(rows).mean(0).tolist(), strict=True))
 
 
 @torch.inference_mode()
@@ -269,23 +189,32 @@ def run(options: GeometryTrainOptions) -> Path:
     """
     fabric = launched(options)
     model, encoder = _start(options)
-    cache = options.output / "cache"
-    names = prepared_names(options.data)
-    held_back = set(names[:: max(len(names) // 24, 2)]) if len(names) >= 8 else set()
+    speakers = load_speakers(options.speakers, prepared_names(options.data))
+    held = held_back(speakers, options.held_out, options.seed)
     if options.features == HUBERT:
         extract, suffix = hubert_features(load_hubert()), ".hubert"
         log.info("HuBERT stays as it is: no steps that tune the encoder")
     else:
         extract, suffix = own_features(encoder), ""
-    examples = load_examples(options.data, cache, names, model, extract, suffix)
+    cache = options.cache or options.output / "cache"
+    examples = load_examples(options.data, cache, speakers, model, extract, suffix)
+    if options.offsets is not None:
+        examples = with_offsets(examples, options.offsets)
     batcher = Batcher(
-        [e for e in examples if e.name not in held_back], model, options.seed + fabric.global_rank
+        [e for e in examples if e.name not in held], model, options.seed + fabric.global_rank
     )
     if not batcher.examples:
         raise InputNotFound("no prepared clip lasts half a second with sound", path=options.data)
-    held = [e for e in examples if e.name in held_back and len(e.beta) >= MIN_LAG_FRAMES]
-    check = Batcher(held, model, 0)
-    audio_size = batcher.examples[0].states.features.shape[-1]
+    if not any(e.weight for e in batcher.examples):
+        raise InputNotFound(
+            "in no prepared clip sound and lips belong together",
+            path=options.data,
+            hint="prepare.json says why; 'dub train prepare --no-care' takes them as they are",
+        )
+    check = [e for e in examples if e.name in held and len(e.beta) >= MIN_LAG_FRAMES]
+    audio_size = batcher.examples[0].states.windows.shape[-1]
+    if options.features != HUBERT:
+        learn_places(encoder, [e.states for e in batcher.examples])
     stage = Stage1(encoder, build_net(model, options.features, audio_size))
     _Trainer(fabric, options, stage, model, batcher, check).train()
     return options.output
@@ -304,10 +233,14 @@ class _Trainer:
     """The optimisation loop with its averaged weights, logs and resumable state."""
 
     def __init__(self, fabric: Any, options: GeometryTrainOptions, stage: Stage1,
-                 model: MorphableModel, batcher: Batcher, check: Batcher):  # fmt: skip
+                 model: MorphableModel, batcher: Batcher, check: list[Example]):  # fmt: skip
         self.fabric, self.options = fabric, options
         self.batcher, self.check = batcher, check
         self.loss = GeometryLoss(model.to(fabric.device))
+        self.expert: SyncNet | None = None
+        if options.sync is not None:
+            self.expert = load_sync(options.sync).to(fabric.device)
+        self._lower_size = stage.encoder.config.width
         stage.encoder.requires_grad_(False)
         for p in stage.encoder.upper_parameters():
             p.requires_grad_(True)
@@ -371,10 +304,13 @@ class _Trainer:
         decay = 0.02 + 0.98 * 0.5 * (1 + torch.cos(torch.tensor(torch.pi * self.step / o.steps)))
         for group, rate in zip(self.optimiser.param_groups, self.base_rates, strict=True):
             group["lr"] = rate * warm * float(decay)
-        batch = {k: v.to(self.fabric.device) for k, v in self.batcher.draw(o.batch_size).items()}
-        out = self.stage(batch["features"], batch["places"], batch["style"], batch["style_mask"],
-                         batch["template"], batch["mask"].bool(), tune)  # fmt: skip
-        terms = self.loss(out.float(), batch["target"], batch["template"], batch["mask"])
+        batch = self.batcher.draw(o.batch_size).to(self.fabric.device)
+        out = self.stage(batch, tune)
+        terms = self.loss(out.float(), batch.target, batch.template, batch.mask)
+        if self.expert is not None:
+            audio = sample_windows(batch.windows[..., : self._lower_size], batch.places)
+            terms["sync"] = sync_loss(self.expert, audio, out.float(), batch.mask.bool())
+            terms["loss"] = terms["loss"] + o.sync_weight * terms["sync"]
         self.optimiser.zero_grad(set_to_none=True)
         self.fabric.backward(terms["loss"])
         self.fabric.clip_gradients(self.stage, self.optimiser, max_norm=1.0)
@@ -398,13 +334,13 @@ class _Trainer:
             return
         row: dict[str, float] = {"step": self.step} | {k: v.item() for k, v in terms.items()}
         due = self.step % (self.options.log_every * 8) == 0 or self.step == self.options.steps
-        scores = {"corr": float("nan"), "corr_best_lag": float("nan"), "amplitude_ratio": 0.0}
-        if due and self.check.examples:
+        if due and self.check:
             averaged = cast(Stage1, self.average.module)
-            found = validate(averaged, self.check, self.loss, self.step > self._tune_from)
-            scores = {"corr": found["corr"], "corr_best_lag": found["corr_best_lag"],
-                      "amplitude_ratio": found["amplitude"]}  # fmt: skip
-        row |= scores
+            row |= validate(
+                averaged, self.batcher.model, self.check, self.loss, self.step > self._tune_from
+            )
+        else:
+            row |= dict.fromkeys(CHECKS, float("nan"))
         append_csv(self.options.output / "geometry.csv", row)
         log.info(" ".join(f"{k}={v:.4g}" for k, v in row.items()))
 

@@ -1,124 +1,149 @@
-"""Speech states of the training clips under several recordings of the same words.
+"""Speech encoder states of training clips, in the windows that the engine sees, computed once.
 
-The lower half of the speech encoder stays frozen, so its output is computed once per clip and
-variant and cached, beside the output of the upper half as it was before fine-tuning. A variant
-changes level, tone, noise, room and pitch of the voice and the place of the clip in the encoder's
-position code.
+Disturbed versions of each clip (other voice, speed, tone, room, noise, music) are encoded too, and
+the windows of every version begin at another phase: what is trained on them learns to ignore the
+recording, the voice, and where a window begins in the encoder's absolute position code.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from dubbing.models.speech_encoder import SpeechEncoder
+from dubbing.speech.features import BATCH, FEATURE_RATE, HOP_S, WINDOW_S, cut_window
 from dubbing.speech.hubert import HubertFeatures
-from dubbing.speech.mel import SAMPLE_RATE, log_mel
+from dubbing.speech.mel import log_mel
 from dubbing.training.devices import save_arrays
+from dubbing.training.disturb import disturbed
 
-MAX_OFFSET = 500  # 50-Hz frames: largest place of a disturbed variant in the position code
-VARIANTS = 3  # the recording itself and two disturbed ones
+VARIANTS = 4  # the recording itself and three disturbed ones
+LENGTH = round(WINDOW_S * FEATURE_RATE)  # 50-Hz frames of a window
+CORE = round(HOP_S * FEATURE_RATE)  # frames on either side of a window's centre that are used
+STEP = 100  # frames between the centres of neighbouring windows
 
 
 @dataclass(frozen=True)
 class SpeechStates:
-    """Cached states of a clip: `features` [K, T50, 2 D] half precision (the frozen lower half's
-    state, then the pretrained last one), `stretch` [K] (the time of the variant's sound is the
-    video's time divided by it)."""
+    """Cached states of a clip.
 
-    features: Tensor
-    stretch: Tensor
-
-
-def disturbed(samples: Tensor, generator: torch.Generator) -> tuple[Tensor, float]:
-    """A random other recording of the same speech: pitch and speed, tone, room, noise, level.
-
-    Args:
-        samples: [N] at 16 kHz.
-
-    Returns:
-        samples [N'] and the stretch: a sound at time t is now at t / stretch.
+    Attributes:
+        windows: [W, LENGTH, 2 D] float16 (the frozen lower half's state, then the last one of the
+            encoder as it was pretrained).
+        first: [W] 50-Hz frame of the variant's sound at which a window begins; may be negative.
+        variant: [W] whose windows they are; 0 is the recording itself.
+        stretch: [VARIANTS] the time of the variant's sound is the video's time divided by it.
+        counts: [VARIANTS] frames of each variant's sound.
     """
 
-    def uniform(low: float, high: float) -> float:
-        return low + (high - low) * torch.rand(1, generator=generator).item()
+    windows: Tensor
+    first: Tensor
+    variant: Tensor
+    stretch: Tensor
+    counts: Tensor
 
-    stretch = 2.0 ** uniform(-0.3, 0.3)
-    count = max(int(len(samples) / stretch), 1)
-    out = F.interpolate(samples[None, None], count, mode="linear", align_corners=False)[0, 0]
-    spectrum = torch.fft.rfft(out)
-    hz = torch.linspace(0, SAMPLE_RATE / 2, len(spectrum))
-    tilt = (hz.clamp_min(100) / 1000) ** uniform(-0.4, 0.4)
-    if uniform(0, 1) < 0.25:  # telephone
-        tilt = tilt * ((hz > 300) & (hz < 3400))
-    out = torch.fft.irfft(spectrum * tilt, len(out))
-    if uniform(0, 1) < 0.4:  # room
-        decay = uniform(0.05, 0.3)
-        t = torch.arange(int(0.3 * SAMPLE_RATE)) / SAMPLE_RATE
-        tail = torch.randn(len(t), generator=generator) * torch.exp(-6.9 * t / decay)
-        tail = tail / tail.norm() * uniform(0.1, 0.6)
-        tail[0] = 1.0
-        size = len(out) + len(tail)
-        wet = torch.fft.irfft(torch.fft.rfft(out, size) * torch.fft.rfft(tail, size), size)
-        out = wet[: len(out)]
-    level = out.square().mean().sqrt().clamp_min(1e-5)
-    noise = torch.randn(len(out), generator=generator)
-    if uniform(0, 1) < 0.5:  # towards brown
-        noise = torch.cumsum(noise, 0)
-        noise = noise - F.avg_pool1d(noise[None, None], 401, 1, 200)[0, 0]
-        noise = noise / noise.std().clamp_min(1e-6)
-    out = out + noise * level * 10 ** (-uniform(8, 40) / 20)
-    return out / out.abs().max().clamp_min(1e-5) * uniform(0.05, 0.9), stretch
+    def of(self, variant: int) -> Tensor:
+        """Indices of a variant's windows."""
+        return (self.variant == variant).nonzero()[:, 0]
 
 
-Extractor = Callable[[Tensor, int], Tensor]
-"""Samples [N] and a place in the encoder's position code to features [T50, 2 D]."""
+def window_centres(total: int, phase: int) -> list[int]:
+    """Centres of the windows that cover `total` frames with their cores; 0 <= phase < STEP."""
+    return list(range(phase, max(total - CORE, phase) + STEP, STEP))
+
+
+Extractor = Callable[[Tensor, int], tuple[Tensor, Tensor, int]]
+"""Samples [N] and the phase of the first window to windows [W, LENGTH, D], their first frames [W]
+and the number of frames of the sound."""
 
 
 def own_features(encoder: SpeechEncoder) -> Extractor:
-    """Features of our own encoder: the frozen lower half's state, then the last one. At most the
-    encoder's 30 s are used."""
+    """Windows of our own encoder: the frozen lower half's state, then the last one."""
+    layers = (encoder.config.frozen_layers, encoder.config.layers)
 
-    def extract(sound: Tensor, offset: int) -> Tensor:
-        c = encoder.config
-        mel = log_mel(sound)[:, : 2 * c.max_frames]
-        room = c.max_frames - (mel.shape[1] + 1) // 2
-        states = encoder(mel[None], (c.frozen_layers, c.layers), min(offset, room))
-        return torch.cat(list(states.values()), -1)[0]
+    def extract(sound: Tensor, phase: int) -> tuple[Tensor, Tensor, int]:
+        mel = log_mel(sound)
+        total = (mel.shape[1] + 1) // 2
+        first = [c - LENGTH // 2 for c in window_centres(total, phase)]
+        rows = []
+        for k in range(0, len(first), BATCH):
+            parts = torch.stack([cut_window(mel, f, LENGTH) for f in first[k : k + BATCH]])
+            states = encoder(parts, layers)
+            rows.append(torch.cat([states[n] for n in layers], -1))
+        return torch.cat(rows), torch.tensor(first), total
 
     return extract
 
 
 def hubert_features(hubert: HubertFeatures) -> Extractor:
-    """Features of HuBERT, which has no position code of its own."""
-    return lambda sound, _: hubert.encode(sound[: 30 * SAMPLE_RATE])
+    """HuBERT, which has no position code of its own: its features cut into windows."""
+
+    def extract(sound: Tensor, phase: int) -> tuple[Tensor, Tensor, int]:
+        whole = hubert.encode(sound)
+        total = len(whole)
+        first = [c - LENGTH // 2 for c in window_centres(total, phase)]
+        places = torch.tensor(first)[:, None] + torch.arange(LENGTH)
+        return whole[places.clamp(0, total - 1)], torch.tensor(first), total
+
+    return extract
+
+
+@torch.inference_mode()
+def learn_places(encoder: SpeechEncoder, clips: Iterable[SpeechStates]) -> None:
+    """Fill the encoder's `place_mean` and `deviation` from the windows of many clips."""
+    total = torch.zeros(encoder.place_mean.shape, dtype=torch.float64)
+    square = torch.zeros(encoder.deviation.shape, dtype=torch.float64)
+    count = 0
+    for clip in clips:
+        windows = clip.windows.float()
+        total += windows.sum(0)
+        square += windows.square().sum((0, 1))
+        count += len(windows)
+    mean = total / count
+    variance = square / (count * len(mean)) - mean.mean(0).square()
+    encoder.place_mean.copy_(mean)
+    encoder.deviation.copy_(variance.clamp_min(1e-6).sqrt())
 
 
 @torch.inference_mode()
 def speech_states(
     extract: Extractor, samples: Tensor, cache: Path, name: str, seed: int
 ) -> SpeechStates:
-    """States of a clip's sound, cached in `cache` under `name`."""
-    path = cache / f"{name}.states.npz"
-    if not path.exists():
+    """States of a clip's sound, cached in `cache` under `name`; the windows stay on the disk."""
+    facts, rows = cache / f"{name}.states.npz", cache / f"{name}.windows.npy"
+    if not facts.exists():
         generator = torch.Generator().manual_seed(seed)
-        rows, stretches = [], []
-        for variant in range(VARIANTS):
-            sound, stretch = (samples, 1.0) if variant == 0 else disturbed(samples, generator)
-            offset = int(torch.randint(0, MAX_OFFSET, (1,), generator=generator)) if variant else 0
-            rows.append(extract(sound, offset).half())
+        windows, first, variant, stretches, counts = [], [], [], [], []
+        for k in range(VARIANTS):
+            sound, stretch = (samples, 1.0) if k == 0 else disturbed(samples, generator)
+            phase = int(torch.randint(0, STEP, (1,), generator=generator))
+            part, starts, total = extract(sound, phase)
+            windows.append(part.half())
+            first.append(starts)
+            variant.append(torch.full((len(part),), k))
             stretches.append(stretch)
-        longest = max(len(r) for r in rows)
-        stacked = torch.stack([F.pad(r, (0, 0, 0, longest - len(r))) for r in rows])
+            counts.append(total)
         cache.mkdir(parents=True, exist_ok=True)
-        save_arrays(path, features=stacked.numpy(), stretch=np.array(stretches))
-    with np.load(path) as file:
+        partial = rows.with_name(f".{rows.name}.tmp.npy")
+        np.save(partial, torch.cat(windows).numpy())
+        partial.replace(rows)
+        save_arrays(
+            facts,
+            first=torch.cat(first).numpy(),
+            variant=torch.cat(variant).numpy(),
+            stretch=np.array(stretches),
+            counts=np.array(counts),
+        )
+    with np.load(facts) as file:
         return SpeechStates(
-            torch.from_numpy(file["features"]), torch.from_numpy(file["stretch"]).float()
+            torch.from_numpy(np.load(rows, mmap_mode="c")),
+            torch.from_numpy(file["first"]),
+            torch.from_numpy(file["variant"]),
+            torch.from_numpy(file["stretch"]).float(),
+            torch.from_numpy(file["counts"]),
         )

@@ -42,7 +42,7 @@ def net() -> GeometryNet:
 
 
 def audio(frames: int = FRAMES, batch: int = 1, seed: int = 0) -> Tensor:
-    return torch.randn(batch, frames, AUDIO, generator=torch.Generator().manual_seed(seed))
+    return torch.randn(batch, 2 * frames, AUDIO, generator=torch.Generator().manual_seed(seed))
 
 
 def style(net: GeometryNet, seed: int = 0) -> Tensor:
@@ -113,10 +113,10 @@ def test_padding_has_no_influence(net: GeometryNet) -> None:
     template = neutral_face()[None]
     sound, own = audio(), style(net)
     mask = torch.arange(FRAMES + 12)[None] < FRAMES
-    first, second = (torch.cat([sound, torch.full((1, 12, AUDIO), v)], 1) for v in (0.0, 50.0))
+    first, second = (torch.cat([sound, torch.full((1, 24, AUDIO), v)], 1) for v in (0.0, 50.0))
     a, b = (net(x, own, template, mask)[:, :FRAMES] for x in (first, second))
-    # attention sees none of it; the one convolution over the sound reaches two frames
-    assert torch.allclose(a[:, :-2], b[:, :-2], atol=1e-5)
+    # attention sees none of it; the one convolution over the sound reaches three frames
+    assert torch.allclose(a[:, :-3], b[:, :-3], atol=1e-5)
 
 
 def test_time_is_relative(net: GeometryNet) -> None:
@@ -124,9 +124,9 @@ def test_time_is_relative(net: GeometryNet) -> None:
     net = build(layers=1)
     template, own = neutral_face()[None], style(net)
     long = audio(260)
-    reach = 50 + 12 + 2  # one self-attention layer, the style layer, the convolution
+    reach = 50 + 12 + 3  # one self-attention layer, the style layer, the convolution
     whole = net(long, own, template)
-    later = net(long[:, 11:], own, template)
+    later = net(long[:, 22:], own, template)
     inner = slice(reach, 260 - 11 - reach)
     assert torch.allclose(whole[:, 11:][:, inner], later[:, inner], atol=1e-4)
 
@@ -136,9 +136,9 @@ def test_a_result_depends_on_a_bounded_stretch_of_sound() -> None:
     template, own = neutral_face()[None], style(net)
     sound = audio(260)
     changed = sound.clone()
-    changed[:, 200:] = audio(60, seed=9)
+    changed[:, 400:] = audio(60, seed=9)
     a, b = net(sound, own, template), net(changed, own, template)
-    reach = 50 + 12 + 2
+    reach = 50 + 12 + 3
     assert torch.allclose(a[:, : 200 - reach], b[:, : 200 - reach], atol=1e-5)
     assert (a[:, 195:205] - b[:, 195:205]).abs().max() > 1e-3
 

@@ -12,21 +12,29 @@ from torch import Tensor
 
 from dubbing.geometry.topology import INNER_BOTTOM
 from dubbing.models.geometry_net import VERTEX_SCALE
-from dubbing.speech.features import to_rate
-from dubbing.training.geometry import (
-    MAX_FRAMES,
+from dubbing.training.disturb import disturbed
+from dubbing.training.geometry import append_csv, build_net
+from dubbing.training.geometry_data import (
     STYLE_FRAMES,
     WINDOW,
     Batcher,
     Example,
-    append_csv,
-    best_lag,
-    build_net,
-    correlation,
+    Window,
+    joined_windows,
     load_examples,
+    sample_windows,
 )
 from dubbing.training.geometry_loss import GeometryLoss
-from dubbing.training.speech_states import VARIANTS, SpeechStates, disturbed, speech_states
+from dubbing.training.lags import best_lag, correlation
+from dubbing.training.speech_states import (
+    CORE,
+    LENGTH,
+    STEP,
+    VARIANTS,
+    SpeechStates,
+    speech_states,
+    window_centres,
+)
 
 torch.set_num_threads(1)
 
@@ -49,7 +57,7 @@ def loss_of(predicted: Tensor, target: Tensor, mask: Tensor | None = None) -> di
 
 def test_equal_motion_costs_nothing() -> None:
     moved = displaced(torch.rand(20))
-    assert all(v.item() == 0 for v in loss_of(moved, moved).values())
+    assert all(abs(v.item()) < 1e-6 for v in loss_of(moved, moved).values())
 
 
 def test_gap_is_the_signed_opening() -> None:
@@ -86,6 +94,25 @@ def test_lips_count_more_than_cheeks() -> None:
     assert cost[17] == pytest.approx(4 * cost[214], rel=0.01)
 
 
+def test_lips_that_stay_apart_cost_more_than_lips_that_press() -> None:
+    target = displaced(torch.full((10,), -0.02))
+    apart, pressed = (loss_of(target + displaced(torch.full((10,), d)), target)
+                      for d in (0.1, -0.1))  # fmt: skip
+    assert apart["closure"] > 0.001
+    assert pressed["closure"] == 0
+    wide = displaced(torch.full((10,), 1.2))
+    assert loss_of(displaced(torch.full((10,), 1.3)), wide)["closure"] < 1e-3 * apart["closure"]
+
+
+def test_shape_is_the_course_whatever_its_size() -> None:
+    time = torch.arange(50) / 25
+    target = displaced(0.5 + 0.4 * torch.sin(6.28 * 2 * time))
+    late = displaced(0.5 + 0.4 * torch.sin(6.28 * 2 * (time - 0.125)))
+    smaller = displaced(0.5 + 0.3 * torch.sin(6.28 * 2 * time))
+    assert loss_of(late, target)["shape"] > 0.5  # a quarter period late: no correlation
+    assert loss_of(smaller, target)["shape"] < 0.05
+
+
 def test_velocity_and_amplitude_terms() -> None:
     time = torch.arange(50) / 25
     target = displaced(0.5 + 0.4 * torch.sin(6.28 * 2 * time))
@@ -95,7 +122,10 @@ def test_velocity_and_amplitude_terms() -> None:
     flat = displaced(torch.full((50,), 0.5))
     spread = loss_of(flat, target)["amplitude"]
     gap = GeometryLoss(face_model()).gap(target, neutral_face()[None])
-    assert torch.isclose(spread, gap.std(correction=0), atol=0.01)
+    jaw = GeometryLoss(face_model()).jaw(target)
+    width = GeometryLoss(face_model()).width(target)
+    moved = (gap.std(correction=0) + jaw.std(correction=0) + width.std(correction=0)) / 3
+    assert torch.isclose(spread, moved, atol=0.01)
     assert loss_of(target.flip(1), target)["amplitude"] < 1e-4  # same liveliness
 
 
@@ -104,7 +134,7 @@ def test_masked_frames_do_not_count() -> None:
     wrong = target.clone()
     wrong[:, 12:] += 1
     mask = (torch.arange(20) < 12).float()[None]
-    assert all(v.item() == 0 for v in loss_of(wrong, target, mask).values())
+    assert all(abs(v.item()) < 1e-6 for v in loss_of(wrong, target, mask).values())
     assert torch.isfinite(loss_of(wrong, target, torch.zeros(1, 20))["loss"])
 
 
@@ -138,67 +168,114 @@ def test_disturbed_speech_keeps_its_time() -> None:
     assert not torch.equal(out, disturbed(samples, torch.Generator().manual_seed(77))[0])
 
 
+@pytest.mark.parametrize("total", [1, 90, 400, 1234])
+@pytest.mark.parametrize("phase", [0, 57, STEP - 1])
+def test_every_frame_lies_in_the_core_of_a_window(total: int, phase: int) -> None:
+    centres = torch.tensor(window_centres(total, phase))
+    distance = (torch.arange(total)[:, None] - centres).abs().amin(1)
+    assert distance.max() <= CORE
+
+
+def extract_clock(sound: Tensor, phase: int) -> tuple[Tensor, Tensor, int]:
+    """Windows whose frames hold their own number in the sound, times 0.001."""
+    total = len(sound) // 320
+    first = torch.tensor(window_centres(total, phase)) - LENGTH // 2
+    frames = first[:, None] + torch.arange(LENGTH)
+    return frames[..., None].expand(-1, -1, 2) * 0.001, first, total
+
+
 def test_speech_states_are_computed_once(tmp_path: Path) -> None:
     calls = []
 
-    def extract(sound: Tensor, offset: int) -> Tensor:
-        calls.append((len(sound), offset))
-        return torch.ones(len(sound) // 320, 6)
+    def extract(sound: Tensor, phase: int) -> tuple[Tensor, Tensor, int]:
+        calls.append((len(sound), phase))
+        return extract_clock(sound, phase)
 
-    def never(sound: Tensor, offset: int) -> Tensor:
+    def never(sound: Tensor, phase: int) -> tuple[Tensor, Tensor, int]:
         raise AssertionError("the cache was not used")
 
-    first = speech_states(extract, torch.randn(16000), tmp_path, "a", seed=1)
+    first = speech_states(extract, torch.randn(160000), tmp_path, "a", seed=1)
     assert len(calls) == VARIANTS
-    assert calls[0] == (16000, 0)  # the recording itself
+    assert calls[0][0] == 160000  # the recording itself
     assert first.stretch[0] == 1.0
-    assert first.features.dtype == torch.float16
-    for row, stretch in zip(first.features, first.stretch.tolist(), strict=True):
-        assert abs(int(row[:, 0].sum()) - 50 / stretch) <= 1  # padded with zeros to the longest
-    again = speech_states(never, torch.randn(16000), tmp_path, "a", seed=1)
-    assert torch.equal(again.features, first.features)
+    assert len({phase for _, phase in calls}) > 1
+    assert first.windows.dtype == torch.float16
+    for k, stretch in enumerate(first.stretch.tolist()):
+        assert abs(int(first.counts[k]) - 500 / stretch) <= 1
+        assert (
+            first.first[first.of(k)] == first.windows[first.of(k), 0, 0].mul(1000).round()
+        ).all()
+    again = speech_states(never, torch.randn(160000), tmp_path, "a", seed=1)
+    assert torch.equal(again.windows, first.windows)
+    assert torch.equal(again.first, first.first)
     assert torch.equal(again.stretch, first.stretch)
 
 
+def test_windows_join_to_one_track() -> None:
+    windows, first, total = extract_clock(torch.zeros(320 * 700), 31)
+    track = joined_windows(windows, first, total)
+    assert torch.allclose(track[:, 0], torch.arange(700) * 0.001, atol=1e-5)
+
+
 def clock_example(frames: int, lag: int = 0) -> Example:
-    """Feature k of each variant holds its own time in that variant's sound."""
+    """Every feature holds its own frame in its variant's sound, times 0.001."""
     stretch = torch.tensor([1.0, 0.85, 1.2])
-    count = int(frames * 2 / 0.85) + 10
-    time = (torch.arange(count) + 0.5) / 50
-    states = SpeechStates(time.half()[None, :, None].expand(3, -1, 2), stretch)
-    beta = speaking(frames)
-    return Example("clock", beta, torch.ones(frames).bool(), neutral_face(), states, lag)
+    parts = [extract_clock(torch.zeros(int(frames * 640 / s)), 13 * k) for k, s in
+             enumerate(stretch.tolist())]  # fmt: skip
+    states = SpeechStates(
+        torch.cat([p[0] for p in parts]),
+        torch.cat([p[1] for p in parts]),
+        torch.cat([torch.full((len(p[0]),), k) for k, p in enumerate(parts)]),
+        stretch,
+        torch.tensor([p[2] for p in parts]),
+    )
+    return Example("clock", speaking(frames), torch.ones(frames).bool(), neutral_face(), states,
+                   lag, speaker="one")  # fmt: skip
 
 
 @pytest.mark.parametrize("lag", [0, 3, -4])
 def test_sound_and_lips_of_a_window_belong_together(lag: int) -> None:
+    """Drawn windows: the sound is that of the frame's own time, the lips those `lag` later."""
     example = clock_example(300, lag)
     batcher = Batcher([example], face_model(), seed=0)
-    items = [(example, start, 7, v) for start, v in ((0, 0), (0, 1), (150, 2), (204, 1))]
+    items = [batcher._window(example) for _ in range(12)]
     batch = batcher.collate(items)
     truth = face_model().expression_vertices(example.beta)[:, lower()]
-    for row, (_, start, _, variant) in enumerate(items):
-        time = torch.arange(start, start + WINDOW)
-        seen = to_rate(batch["features"][row], batch["places"][row] / 50.0, 0.0)[:, 0]
-        expected = time / 25 / example.states.stretch[variant]
-        late = time > 0  # before the first feature's middle its value stands
-        assert torch.allclose(seen[late], expected[late], atol=0.012)  # half precision
+    heard = sample_windows(batch.windows, batch.places)[..., 0].view(len(items), -1, 2).mean(2)
+    for row, item in enumerate(items):
+        time = torch.arange(item.start, item.start + WINDOW)
+        stretch = example.states.stretch[example.states.variant[item.piece]]
+        expected = (time / 25 / stretch - 0.01) * 50 * 0.001  # feature k stands for k / 50 + 0.01
+        known = batch.mask[row].bool()
+        assert torch.allclose(heard[row][known], expected[known], atol=2e-4)
         inside = (time + lag >= 0) & (time + lag < 300)
-        assert torch.equal(batch["mask"][row].bool(), inside)
-        assert torch.equal(batch["target"][row][inside], truth[(time + lag)[inside]])
-    own = face_model().expression_vertices(example.beta[7 : 7 + STYLE_FRAMES])
-    assert torch.equal(batch["style"][0], own)
-    assert batch["style_mask"].all()
+        assert (inside | ~known).all()
+        assert known.sum() >= 0.9 * inside.sum()
+        assert torch.equal(batch.target[row][known], truth[(time + lag)[known]])
+    assert len({(item.piece, item.start) for item in items}) > 6
+
+
+def test_style_comes_from_any_clip_of_the_speaker() -> None:
+    one, two = clock_example(300), clock_example(120)
+    two = Example(**{**vars(two), "name": "two"})
+    third = Example(**{**vars(clock_example(150)), "name": "third", "speaker": "other"})
+    batcher = Batcher([one, two, third], face_model(), seed=0)
+    drawn = [batcher._window(one).style.name for _ in range(60)]
+    assert set(drawn) == {"clock", "two"}
+    item = Window(one, 0, 0, two, 7)
+    batch = batcher.collate([item])
+    own = face_model().expression_vertices(two.beta[7 : 7 + STYLE_FRAMES])
+    assert torch.equal(batch.style[0], own)
+    assert batch.style_mask.all()
 
 
 def test_short_clips_are_padded() -> None:
     example = clock_example(40)
-    batcher = Batcher([example], face_model(), seed=0)
-    batch = batcher.draw(3)
-    assert batch["target"].shape == (3, WINDOW, len(lower()), 3)
-    assert torch.equal(batch["mask"].sum(1), torch.full((3,), 40.0))
-    assert torch.equal(batch["style_mask"].sum(1), torch.full((3,), 40))
-    assert torch.equal(batcher.model.mean, face_model().mean)
+    batch = Batcher([example], face_model(), seed=0).draw(3)
+    assert batch.target.shape == (3, WINDOW, len(lower()), 3)
+    assert (batch.mask[:, 40:] == 0).all()
+    assert (batch.mask.sum(1) >= 38).all()  # the first frame's first half has no sound
+    assert torch.equal(batch.style_mask.sum(1), torch.full((3,), 40))
 
 
 def test_batches_follow_the_seed_and_leave_clips_out() -> None:
@@ -206,13 +283,13 @@ def test_batches_follow_the_seed_and_leave_clips_out() -> None:
     dropped = Example(**{**vars(dropped), "weight": 0.0, "template": neutral_face() + 1})
     a, b = (Batcher([kept, dropped], face_model(), seed=5) for _ in range(2))
     first, second = a.draw(8), b.draw(8)
-    assert all(torch.equal(first[k], second[k]) for k in first)
-    assert (first["template"] == neutral_face()).all()
-    assert not torch.equal(a.draw(8)["target"], first["target"])
+    assert torch.equal(first.target, second.target)
+    assert torch.equal(first.windows, second.windows)
+    assert (first.template == neutral_face()).all()
+    assert not torch.equal(a.draw(8).target, first.target)
 
 
-def test_long_clips_end_where_their_sound_does(tmp_path: Path) -> None:
-    """The encoder takes 30 s; frames beyond have no features and must not be drawn."""
+def test_long_clips_are_covered_to_their_end(tmp_path: Path) -> None:
     frames = 1000
     np.savez(
         tmp_path / "long.npz",
@@ -228,21 +305,12 @@ def test_long_clips_end_where_their_sound_does(tmp_path: Path) -> None:
         template=neutral_face().numpy(),
         usable=np.ones(frames, bool),
     )
-
-    def extract(sound: Tensor, offset: int) -> Tensor:
-        return torch.ones(min(len(sound) // 320, 1500), 4)
-
-    (example,) = load_examples(tmp_path, tmp_path, ["long"], face_model(), extract)
-    assert len(example.beta) == MAX_FRAMES
+    (example,) = load_examples(tmp_path, tmp_path, {"long": "p"}, face_model(), extract_clock)
+    assert len(example.beta) == frames
+    assert example.speaker == "p"
     batcher = Batcher([example], face_model(), seed=0)
-    for variant, stretch in enumerate(example.states.stretch.tolist()):
-        last = (MAX_FRAMES - 1) / 25 / stretch * 50
-        assert last < example.states.features[variant, :, 0].sum()
-    start = MAX_FRAMES - WINDOW
-    batch = batcher.collate([(example, start, 0, k) for k in range(VARIANTS)])
-    for row in range(VARIANTS):
-        seen = to_rate(batch["features"][row], batch["places"][row] / 50.0, 0.0)
-        assert (seen == 1).all()
+    ends = {w.start + WINDOW for w in (batcher._window(example) for _ in range(400))}
+    assert max(ends) == frames
 
 
 def test_a_fresh_network_fits_the_model_and_the_features() -> None:
