@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from dubbing.errors import OptionInvalid
@@ -19,6 +20,7 @@ QUIET_SHARE = 10 ** (-35 / 20)  # of a segment's loud windows: quieter edge wind
 FLOOR_QUANTILE = 0.1  # quantile of all windows' levels that is taken as the noise floor
 FLOOR_MARGIN = 2.0  # edge windows within 6 dB of the floor are no speech
 FLOOR_SHARE = 0.1  # of the loud windows: more can't be the floor where nobody pauses (-20 dB)
+SILENCE_SHARE = 10 ** (-60 / 20)  # of the loud windows' level: below it there is no sound
 WINDOW_S = VAD_WINDOW / SAMPLE_RATE
 
 
@@ -115,6 +117,9 @@ class Easing:
             raise OptionInvalid(f"{self}: lead must be less than rise, and trail less than fall")
 
 
+STRICT = Easing(pause=0.3, lead=0.08, rise=0.2, trail=0.08, fall=0.2)  # about digital silence
+
+
 def segment_gate(segments: Tensor, times: Tensor, easing: Easing | None = None) -> Tensor:
     """Gate 0..1 at given times: 1 in and near speech, smoothly down to 0 away from it.
 
@@ -147,8 +152,25 @@ def _smooth(closed: Tensor) -> Tensor:
     return 1.0 - closed * closed * (3.0 - 2.0 * closed)
 
 
+def sounding_segments(samples: Tensor) -> Tensor:
+    """Where there is any sound at all: [S, 2] start and end in seconds, to 32 ms.
+
+    Args:
+        samples: [N] float32, 16 kHz mono. What lies 60 dB under the loud windows is silence, such
+            as an editor or a synthesiser puts between two sentences.
+    """
+    levels = frame_levels(samples.detach().cpu())
+    if levels.numel() == 0:
+        return torch.zeros(0, 2, dtype=torch.float64)
+    heard = levels > SILENCE_SHARE * quantile(levels, 0.95)
+    edges = torch.diff(F.pad(heard.double(), (1, 1)))
+    starts, ends = (edges > 0).nonzero()[:, 0], (edges < 0).nonzero()[:, 0]
+    return torch.stack([starts, ends], 1).double() * WINDOW_S
+
+
 def speech_envelope(samples: Tensor, times: Tensor, easing: Easing | None = None) -> Tensor:
-    """Smooth gate of the mouth: 1 in speech, 0 at rest.
+    """Smooth gate of the mouth: 1 in speech, 0 at rest. Where there is no sound at all the mouth
+    rests within 0.2 s of either side, whatever `easing` allows before speech.
 
     Args:
         samples: [N] float32, 16 kHz mono, full scale 1.0.
@@ -160,4 +182,5 @@ def speech_envelope(samples: Tensor, times: Tensor, easing: Easing | None = None
     Raises:
         CheckpointNotFound: the package silero-vad or its model is missing.
     """
-    return segment_gate(speech_segments(samples), times, easing)
+    spoken = segment_gate(speech_segments(samples), times, easing)
+    return torch.minimum(spoken, segment_gate(sounding_segments(samples), times, STRICT))

@@ -14,6 +14,7 @@ from dubbing.speech.silero import load_silero, silero_model_path
 from dubbing.speech.vad import (
     Easing,
     segment_gate,
+    sounding_segments,
     speech_envelope,
     speech_probability,
     speech_runs,
@@ -101,8 +102,29 @@ def test_envelope_is_open_in_speech_and_shut_200_ms_after(spoken):
     start, end = speech_segments(spoken)[0].tolist()
     assert end == pytest.approx(3.0, abs=0.04)
     assert torch.all(gate[(times <= start - 0.5) | (times >= end + 0.2)] == 0.0)
-    assert torch.all(gate[(times >= start - 0.3) & (times < end)] == 1.0)  # opens ahead of sound
+    assert torch.all(gate[(times >= start - 0.06) & (times < end)] == 1.0)  # opens ahead of sound
     assert torch.all(gate[times > 1.05].diff() <= 0.0)  # one closing movement, no flutter
+
+
+def test_digital_silence_keeps_the_mouth_at_rest_until_shortly_before_speech(spoken):
+    """`spoken` is silent up to 1 s; with a breath of noise there the mouth may open earlier."""
+    times = torch.arange(0, 4.5, 0.02, dtype=torch.float64)
+    start, end = speech_segments(spoken)[0].tolist()
+    gate = speech_envelope(spoken, times)
+    first_sound = sounding_segments(spoken)[0, 0].item()
+    assert torch.all(gate[times <= min(first_sound, start) - 0.2] == 0.0)
+    assert torch.all(gate[times >= end + 0.2] == 0.0)
+    breathing = speech_envelope(spoken + noise(len(spoken) / RATE, 1e-3)[: len(spoken)], times)
+    early = (times > start - 0.3) & (times < min(first_sound, start) - 0.2)
+    assert torch.all(breathing[early] == 1.0)
+
+
+def test_sound_is_whatever_is_not_60_db_below():
+    samples = torch.cat([noise(1.0, 0.1), torch.zeros(RATE), noise(1.0, 1e-5), noise(1.0, 0.01)])
+    found = sounding_segments(samples)
+    assert torch.allclose(found, torch.tensor([[0.0, 1.0], [3.0, 4.0]]).double(), atol=0.04)
+    assert sounding_segments(torch.zeros(0)).shape == (0, 2)
+    assert sounding_segments(torch.zeros(5000)).shape == (0, 2)
 
 
 def test_runs_need_two_windows_and_use_hysteresis():
