@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import json
+import logging
 import sys
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -21,6 +22,8 @@ from dubbing.training.options import (
     GeometryTrainOptions,
     PrepareOptions,
     RendererTrainOptions,
+    StyleTrainOptions,
+    SyncTrainOptions,
 )
 
 app = typer.Typer(
@@ -194,6 +197,8 @@ def version_command() -> None:
 
 def _train_command(module: str) -> Callable[..., None]:
     def command(options: object) -> None:
+        logging.basicConfig(format="%(message)s")
+        logging.getLogger("dubbing").setLevel(logging.INFO)  # what training says of itself
         # the training modules import torch: only the command that is run pays for that
         run = cast(Callable[[object], object], import_module(module).run)
         run(options)
@@ -205,6 +210,8 @@ for _name, _kind, _help in (
     ("prepare", PrepareOptions, "Track, filter and store footage for training."),
     ("geometry", GeometryTrainOptions, "Train stage 1: speech to lower-face geometry."),
     ("renderer", RendererTrainOptions, "Train stage 2: geometry and references to pixels."),
+    ("sync", SyncTrainOptions, "Train the experts that tell whether sound and mouth fit."),
+    ("style", StyleTrainOptions, "Train the encoder that compares speaking styles."),
 ):
     _command = with_options(_kind)(_train_command(f"dubbing.training.{_name}"))
     train.command(_name, help=_help, no_args_is_help=True)(_command)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from dubbing.face.smoothing import calm_expression, calm_pose
 from dubbing.geometry.morphable import MorphableModel, lip_opening
 from dubbing.geometry.pose import align, apply_pose, remove_pose
 from dubbing.geometry.topology import INNER_LIPS, LIPS, RIGID
@@ -32,6 +33,7 @@ class FitOptions:
     overlap: int = 50  # frames shared by neighbouring windows, cross-faded
     ridge: float = 0.02  # of the linear initial value
     closed_share: float = 0.3  # of the frames, least open, that define the neutral face
+    calm: bool = True  # take the landmarks' trembling out (dubbing.face.smoothing)
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,8 @@ def fit_track(
     solver = _ExpressionSolver(model, options.ridge)
     beta = solver(remove_pose(points, pose) - neutral)
     beta, pose = _optimise_windows(model, neutral, points, beta, pose, options)
+    if options.calm:
+        beta, pose = calm_expression(model, neutral, beta), calm_pose(model, pose)
     projected = apply_pose(model.vertices(neutral, beta), pose)
     height = 2 * pose[:, 3].exp()
     error = (projected - points)[..., :2].norm(dim=-1).mean(1) / height

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from dubbing.errors import InputNotFound
-from dubbing.geometry.fit import fit_track
+from dubbing.geometry.fit import FaceFit, fit_track, rigid_weights
 from dubbing.geometry.morphable import MorphableModel
-from dubbing.geometry.pose import yaw_pitch_roll
+from dubbing.geometry.pose import align, remove_pose, yaw_pitch_roll
+from dubbing.geometry.topology import RIGID
 from dubbing.training.devices import save_arrays
 
 log = logging.getLogger(__name__)
 
 RATE = 25  # Hz of the motion model
 MAX_ERROR = 0.012  # face heights: a worse fit is no face or an occluded one
-MAX_YAW = 45.0  # degrees
+MAX_YAW = 45.0  # degrees: beyond it the lips' landmarks are twice as unsure as just below
+MAX_TREMBLE = 0.010  # face heights: hands before the face, a mesh that slid off a blurred profile
+FAULTS = ("", "turned away", "badly fitted", "trembling")  # by code, see `frame_faults`
 
 
 @dataclass(frozen=True)
@@ -31,6 +36,8 @@ class FittedClip:
         name: stem of the source file; also names the group of like-recorded clips by its letter.
         times: [T] seconds from the first frame; beta [T, E]; pose [T, 6] in frame pixels.
         boxes: [T, 3] crop squares; template [V, 3]; usable [T] bool.
+        lag: frames at 25 Hz by which the lips are late behind the sound; 0 where unknown.
+        weight: 0 where stage 1 should not learn from the clip, else 1.
     """
 
     name: str
@@ -40,6 +47,38 @@ class FittedClip:
     boxes: Tensor
     template: Tensor
     usable: Tensor
+    lag: int = 0
+    weight: float = 1.0
+
+
+@dataclass(frozen=True)
+class ClipCare:
+    """What was found out about sound and lips of a prepared clip.
+
+    Attributes:
+        lag: frames at 25 Hz by which the lips are late behind the sound; 0 where unknown.
+        sure: the lag is known, from this clip or from all clips of its speaker.
+        reasons: why stage 1 should not learn from the clip; empty where it may.
+    """
+
+    lag: int = 0
+    sure: bool = False
+    reasons: tuple[str, ...] = ()
+
+    @property
+    def weight(self) -> float:
+        """0 where there is a reason against the clip, else 1."""
+        return 0.0 if self.reasons else 1.0
+
+
+def load_care(folder: Path, name: str) -> ClipCare:
+    """What 'dub train prepare' found out about a clip; nothing known where it did not look."""
+    path = folder / f"{name}.json"
+    record = json.loads(path.read_text()) if path.exists() else {}
+    known = record.get("care")
+    if known is None:
+        return ClipCare()
+    return ClipCare(int(known["lag"]), bool(known["sure"]), tuple(known["reasons"]))
 
 
 def prepared_names(folder: Path) -> list[str]:
@@ -78,21 +117,68 @@ def fitted(folder: Path, cache: Path, name: str, model: MorphableModel) -> Fitte
         landmarks = None if path.exists() else torch.from_numpy(file["landmarks"])
     if landmarks is not None:
         fit = fit_track(model, landmarks)
-        yaw = yaw_pitch_roll(fit.pose)[:, 0].abs()
-        usable = (fit.error < MAX_ERROR) & (yaw < MAX_YAW)
+        faults = frame_faults(model, landmarks, fit)
         cache.mkdir(parents=True, exist_ok=True)
         save_arrays(
             path,
             beta=fit.beta.numpy(),
             pose=fit.pose.numpy(),
             template=fit.template.numpy(),
-            usable=usable.numpy(),
+            usable=faults.eq(0).numpy(),
+            faults=faults.numpy(),
         )
     with np.load(path) as file:
         parts = {k: torch.from_numpy(file[k]) for k in file.files}
+    care = load_care(folder, name)
     return FittedClip(
-        name, times, parts["beta"], parts["pose"], boxes, parts["template"], parts["usable"]
+        name,
+        times,
+        parts["beta"],
+        parts["pose"],
+        boxes,
+        parts["template"],
+        parts["usable"],
+        care.lag,
+        care.weight,
     )
+
+
+def load_faults(cache: Path, name: str) -> Tensor:
+    """What is wrong with each frame of a clip that `fitted` has fitted: codes [T], see `FAULTS`."""
+    with np.load(cache / f"{name}.fit.npz") as file:
+        return torch.from_numpy(file["faults"])
+
+
+def frame_faults(model: MorphableModel, landmarks: Tensor, fit: FaceFit) -> Tensor:
+    """Why frames of a fitted track teach nothing about lips: codes [T] uint8 into `FAULTS`."""
+    faults = torch.zeros(len(landmarks), dtype=torch.uint8)
+    faults[tremble(model, landmarks, fit) > MAX_TREMBLE] = 3
+    faults[fit.error >= MAX_ERROR] = 2
+    faults[yaw_pitch_roll(fit.pose)[:, 0].abs() >= MAX_YAW] = 1
+    return faults
+
+
+def tremble(model: MorphableModel, landmarks: Tensor, fit: FaceFit) -> Tensor:
+    """How much the landmarks of the skull jump against each other about each frame.
+
+    Bone does not bend: what remains there when the head's movement is taken off is the tracker's
+    own error, and it grows with that of the lips.
+
+    Args:
+        landmarks: [T, >=468, 3] of consecutive frames, in pixels.
+
+    Returns:
+        [T] second difference over time, root mean square over the vertices, in face heights; of
+        the nine frames around each the sixth smallest, so that a blink or a cut does not count.
+    """
+    points = landmarks[:, : len(model.mean)].to(model.mean)
+    pose, shifted = align(points, model.vertices(fit.template, fit.beta), rigid_weights(model))
+    skull = remove_pose(shifted, pose)[:, list(RIGID), :2] / 2
+    jump = torch.zeros(len(points))
+    if len(points) > 2:
+        jump[1:-1] = skull.diff(n=2, dim=0).square().sum(-1).mean(1).sqrt()
+    around = F.pad(jump[None, None], (4, 4), mode="replicate")[0, 0].unfold(0, 9, 1)
+    return around.sort(1).values[:, 5]
 
 
 def at_rate(clip: FittedClip, rate: float = RATE) -> tuple[Tensor, Tensor]:
@@ -104,5 +190,5 @@ def at_rate(clip: FittedClip, rate: float = RATE) -> tuple[Tensor, Tensor]:
     span = (clip.times[right] - clip.times[left]).clamp_min(1e-6)
     share = ((times - clip.times[left]) / span).clamp(0, 1).float()[:, None]
     beta = torch.lerp(clip.beta[left], clip.beta[right], share)
-    near = span < 2.5 / rate + 0.05
-    return beta, clip.usable[left] & clip.usable[right] & near
+    known = (span < 2.5 / rate + 0.05) & (times > clip.times[0] - 0.5 / rate)
+    return beta, clip.usable[left] & clip.usable[right] & known

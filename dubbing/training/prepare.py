@@ -1,8 +1,10 @@
 """`dub train prepare`: videos of speakers to tracks, face crops and 16-kHz sound.
 
 Every clip becomes one folder entry `<name>.npz` (landmarks, frame times, crop boxes, sound) and,
-where the face is large enough to teach texture, `<name>.crops` (JPEG crops, one blob). The report
-says what was kept, what was dropped, and why.
+where the face is large enough to teach texture, `<name>.crops.npz` (JPEG crops, one blob). Then
+the clips are looked after (`dubbing.training.care`): offset between sound and lips, frames to leave
+out, speech and silence. `<name>.json` holds what is known of a clip; the report, `prepare.json`,
+says what was kept, what was left out, and why.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -24,8 +27,17 @@ from dubbing.face.tracker import FaceTrack, FaceTracker
 from dubbing.media.audio import load_speech
 from dubbing.media.reader import VideoReader
 from dubbing.render.crop import crop_boxes, cut_crop
+from dubbing.training.care import (
+    CareFacts,
+    CarePaths,
+    care_paths,
+    care_report,
+    care_summary,
+    look_after,
+)
 from dubbing.training.devices import save_arrays
 from dubbing.training.options import PrepareOptions
+from dubbing.training.speakers import load_speakers
 
 log = logging.getLogger(__name__)
 
@@ -38,7 +50,12 @@ JPEG_QUALITY = 96
 
 @dataclass
 class PreparedClip:
-    """What became of one video; `dropped` is the reason, empty where it was kept."""
+    """What became of one video.
+
+    Attributes:
+        dropped: the reason, empty where the clip was kept.
+        care: what is known of its sound and lips; None where nobody looked.
+    """
 
     file: str
     frames: int = 0
@@ -46,6 +63,20 @@ class PreparedClip:
     crop_side: float = 0.0
     has_crops: bool = False
     dropped: str = ""
+    care: CareFacts | None = None
+
+    @classmethod
+    def load(cls, path: Path) -> PreparedClip:
+        """The clip of a `<name>.json`."""
+        values = json.loads(path.read_text())
+        care = values.pop("care", None)
+        return cls(**values, care=None if care is None else CareFacts(**care))
+
+    def save(self, path: Path) -> None:
+        """Write a `<name>.json`; it appears complete or not at all."""
+        partial = path.with_name(f".{path.name}.tmp")
+        partial.write_text(json.dumps(asdict(self)))
+        partial.replace(path)
 
 
 def clip_names(videos: Sequence[Path], folder: Path) -> list[str]:
@@ -60,38 +91,78 @@ def clip_names(videos: Sequence[Path], folder: Path) -> list[str]:
 
 
 def run(options: PrepareOptions) -> list[PreparedClip]:
-    """Prepare every video below `options.data` into `options.output`; finished clips are skipped.
+    """Prepare every video below `options.data` into `options.output`; finished clips are skipped,
+    those that nobody has looked after yet are looked after.
 
     Raises:
-        InputNotFound: the folder does not exist or holds no video.
+        InputNotFound: the folder does not exist or holds no video, or no table of speakers.
+        CheckpointNotFound, CheckpointCorrupt: a model that was named can't be loaded.
+        OptionInvalid: the sync expert and the morphable model don't belong together.
     """
     videos = sorted(p for p in options.data.rglob("*") if p.suffix.lower() in VIDEO_SUFFIXES)
     if not videos:
         raise InputNotFound("no videos here", path=options.data, hint="give a folder of clips")
     videos = videos[: options.limit] if options.limit else videos
-    options.output.mkdir(parents=True, exist_ok=True)
     names = clip_names(videos, options.data)
+    speakers = load_speakers(options.speakers, names)
+    options.output.mkdir(parents=True, exist_ok=True)
     jobs = [(video, options.output, name) for video, name in zip(videos, names, strict=True)]
     if options.workers > 1:
         with multiprocessing.get_context("spawn").Pool(options.workers) as pool:
-            clips = list(pool.imap_unordered(_prepare_job, jobs, chunksize=4))
+            clips = list(pool.imap(_prepare_job, jobs, chunksize=4))
     else:
         clips = [_prepare_job(job) for job in jobs]
-    clips.sort(key=lambda c: c.file)
-    _write_report(clips, options.output)
-    return clips
+    prepared = dict(zip(names, clips, strict=True))
+    if paths := care_paths(options):
+        _look_after(options, prepared, speakers, paths)
+    report = make_report(prepared)
+    (options.output / "prepare.json").write_text(json.dumps(report, indent=1))
+    for line in summary(report):
+        log.info(line)
+    return sorted(clips, key=lambda c: c.file)
 
 
-def _write_report(clips: list[PreparedClip], output: Path) -> None:
-    dropped = Counter(c.dropped for c in clips if c.dropped)
-    report = {
-        "kept": sum(not c.dropped for c in clips),
-        "with_crops": sum(c.has_crops for c in clips),
-        "dropped": dict(dropped),
-        "clips": [asdict(c) for c in clips],
+def _look_after(
+    options: PrepareOptions,
+    prepared: dict[str, PreparedClip],
+    speakers: dict[str, str],
+    paths: CarePaths,
+) -> None:
+    """Find out what is not yet known of the kept clips and store it."""
+    kept = {name: speakers[name] for name, clip in prepared.items() if not clip.dropped}
+    known = {name: c.care for name, c in prepared.items() if c.care is not None}
+    for name, facts in look_after(options.output, kept, known, paths, options.workers).items():
+        if prepared[name].care != facts:
+            prepared[name].care = facts
+            prepared[name].save(options.output / f"{name}.json")
+
+
+def make_report(clips: dict[str, PreparedClip]) -> dict[str, Any]:
+    """What `prepare.json` says about the clips {name: clip}.
+
+    Returns:
+        kept, with_crops: clips; dropped: {reason: clips}; clips: one object each. Where clips were
+        looked after also stage1: what it learns from (kept clips, left_out {reason: clips}, offsets
+        {frames: clips}, offsets_from {how they are known: clips}, frames and of them masked
+        {reason: frames}, seconds of speech and silence).
+    """
+    report: dict[str, Any] = {
+        "kept": sum(not c.dropped for c in clips.values()),
+        "with_crops": sum(c.has_crops for c in clips.values()),
+        "dropped": dict(Counter(c.dropped for c in clips.values() if c.dropped)),
     }
-    (output / "prepare.json").write_text(json.dumps(report, indent=1))
-    log.info("kept %d clips, dropped %s", report["kept"], dict(dropped))
+    facts = [c.care for c in clips.values() if c.care is not None and not c.dropped]
+    if facts:
+        report["stage1"] = care_report(facts)
+    report["clips"] = [{"name": name, **asdict(clip)} for name, clip in sorted(clips.items())]
+    return report
+
+
+def summary(report: dict[str, Any]) -> list[str]:
+    """The report in a few lines for people."""
+    lines = [f"kept {report['kept']} clips, {report['with_crops']} of them with face crops"]
+    lines += [f"dropped {count}: {why}" for why, count in sorted(report["dropped"].items())]
+    return lines + (care_summary(report["stage1"]) if "stage1" in report else [])
 
 
 def _prepare_job(job: tuple[Path, Path, str]) -> PreparedClip:
@@ -99,14 +170,12 @@ def _prepare_job(job: tuple[Path, Path, str]) -> PreparedClip:
     cv2.setNumThreads(1)
     done = output / f"{name}.json"
     if done.exists():
-        return PreparedClip(**json.loads(done.read_text()))
+        return PreparedClip.load(done)
     try:
         clip = prepare_clip(video, output, name)
     except DubbingError as error:
         clip = PreparedClip(video.name, dropped=f"{type(error).__name__}: {error.message}")
-    partial = done.with_name(f".{done.name}.tmp")
-    partial.write_text(json.dumps(asdict(clip)))
-    partial.replace(done)
+    clip.save(done)
     return clip
 
 
