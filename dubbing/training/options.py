@@ -168,7 +168,7 @@ class SyncTrainOptions:
         "CSV with the columns file and speaker; without it every clip counts as a person.", None
     )
     held_out: float = option(
-        "Share of the speakers that are not trained on but checked.", 0.1, low=0.0, high=0.9
+        "Share of the speakers that are not trained on but checked.", 0.08, low=0.0, high=0.9
     )
     cache: Path | None = option("Folder for fits and features. Default: in the output.", None)
     offsets: Path | None = option(
@@ -177,10 +177,10 @@ class SyncTrainOptions:
     rough_steps: int = option(
         "Steps of each of the two rounds in which the offsets of every clip are measured by an "
         "expert that was trained on other speakers; 0 trusts the clips as they are.",
-        300,
+        200,
         low=0,
     )
-    steps: int = option("Optimiser steps of the expert itself.", 1500, low=1)
+    steps: int = option("Optimiser steps of the expert itself.", 700, low=1)
     batch_size: int = option("Windows of 1.6 s per step.", 48, low=2)
     learning_rate: float = option("Peak learning rate (AdamW).", 1.5e-3, low=1e-8, high=1.0)
     seed: int = option("Seed of every random choice.", 0, low=0)
