@@ -117,7 +117,9 @@ class Dubber:
     def __init__(self, weights: EngineWeights, device: torch.device, checkpoint: str):
         self.weights, self.device, self.checkpoint = weights, device, checkpoint
         self.mesh = RenderMesh.build(weights.morphable)
-        self.features: SpeechFeatureExtractor = SpeechFeatures(weights.speech_encoder)
+        self.features: SpeechFeatureExtractor = SpeechFeatures(
+            weights.speech_encoder, standardised=True
+        )
         if weights.geometry.config.features == HUBERT:
             self.features = load_hubert().to(device)
         self.version = version(PRODUCT)
@@ -308,7 +310,10 @@ class Dubber:
         """Lower-face motion for speech `samples` ([N] float32, 16 kHz mono), `duration` seconds."""
         options = options or DubOptions()
         net = self.weights.geometry
-        style = self._style(persona, options, progress)
+        expressions = persona.style
+        if options.style is not None:
+            expressions = self.prepare(options.style, DubOptions(), progress).style
+        style = self._style(expressions, options.style_strength)
         return drive(
             self.features,
             net,
@@ -318,19 +323,16 @@ class Dubber:
             persona.template.to(self.device),
             style,
             persona.rest.to(self.device),
+            expressions.to(self.device),
+            options.style_strength,
         )
 
-    def _style(
-        self, persona: Persona, options: DubOptions, progress: ProgressCallback | None
-    ) -> Tensor:
-        """Style embedding [D]: the persona's own, or that of the clip in the options."""
-        expressions = persona.style
-        if options.style is not None:
-            expressions = self.prepare(options.style, DubOptions(), progress).style
+    def _style(self, expressions: Tensor, strength: float) -> Tensor:
+        """Style embedding [D] of the expressions [F, E] of a speaker."""
         with torch.inference_mode():
             moved = self.weights.morphable.expression_vertices(expressions.to(self.device))
             style = self.weights.geometry.style(moved[None])
-            return self.weights.geometry.blend_style(style, options.style_strength)[0]
+            return self.weights.geometry.blend_style(style, strength)[0]
 
     def session(self, persona: Persona) -> RenderSession:
         """A renderer for one speaker."""

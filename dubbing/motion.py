@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from dubbing.geometry.morphable import MorphableModel
+from dubbing.manner import match_manner
 from dubbing.models.geometry_net import GeometryNet
 from dubbing.speech.features import SpeechFeatureExtractor, crossfade, to_rate, window_spans
 from dubbing.speech.vad import speech_envelope
@@ -55,6 +56,8 @@ def drive(
     template: Tensor,
     style: Tensor,
     rest: Tensor,
+    own: Tensor | None = None,
+    strength: float = 1.0,
 ) -> Motion:
     """Motion of the lower face for a speech track (paper section 3.1).
 
@@ -64,6 +67,8 @@ def drive(
         template: [V, 3] the speaker's neutral face.
         style: [D] style embedding.
         rest: [E] expression of the speaker's closed, resting mouth.
+        own: [F, E] expressions of the style's speaker, whose manner (`match_manner`) the motion
+            takes on by `strength`; without them it stays as the network makes it.
     """
     count = max(int(duration * RATE) + 2, 2)
     times = torch.arange(count, dtype=torch.float64) / RATE
@@ -77,9 +82,11 @@ def drive(
     spans = window_spans(count, WINDOW, OVERLAP)
     flat = crossfade(((s, window(s, e)) for s, e in spans), count, OVERLAP, device)
     lower = flat.view(count, -1, 3)
-    gate = speech_envelope(samples, times).to(device)[:, None, None]
+    gate = speech_envelope(samples, times).to(device)
+    if own is not None:
+        lower = match_manner(model, lower, net.lower, gate, own, strength)
     resting = model.expression_vertices(rest)[net.lower]
-    return Motion(resting + gate * (lower - resting))
+    return Motion(resting + gate[:, None, None] * (lower - resting))
 
 
 def merged_vertices(
