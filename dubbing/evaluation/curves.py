@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dubbing.analysis import choose_speaker, find_faces, fit_speaker
 from dubbing.errors import OptionInvalid
-from dubbing.geometry.morphable import MorphableModel, lip_opening, lip_width
-from dubbing.media.reader import VideoReader
-from dubbing.motion import RATE, Motion
-from dubbing.persona import Persona
-from dubbing.progress import ProgressCallback, StageProgress
+from dubbing.geometry.morphable import eye_distance, lip_opening, lip_width
+from dubbing.geometry.topology import CHIN, SUBNASALE
+from dubbing.motion import RATE
 
 MAX_LAG = 10  # frames at 25 Hz on either side, 0.4 s
 MAX_HOLE = 0.12  # s: over a longer hole (frames without a face) nothing is interpolated
@@ -32,20 +28,31 @@ class LipCurve:
         times: [N] seconds, strictly increasing; only moments at which the face was seen well.
         opening: [N] distance of the inner lips, in outer-eye distances of the unposed face.
         width: [N] distance of the mouth corners, likewise.
+        jaw: [N] distance from the base of the nose to the chin, likewise.
     """
 
     times: Curve
     opening: Curve
     width: Curve
+    jaw: Curve
 
     def shifted(self, seconds: float) -> LipCurve:
         """The same movement `seconds` later."""
-        return LipCurve(self.times + seconds, self.opening, self.width)
+        return replace(self, times=self.times + seconds)
 
     def until(self, end: float) -> LipCurve:
         """The part before `end` seconds."""
         kept = self.times < end
-        return LipCurve(self.times[kept], self.opening[kept], self.width[kept])
+        return LipCurve(*(values[kept] for values in self.values()))
+
+    def values(self) -> tuple[Curve, Curve, Curve, Curve]:
+        """Times, opening, width, jaw."""
+        return self.times, self.opening, self.width, self.jaw
+
+    def at(self, times: Curve) -> LipCurve:
+        """The same movement at other times, see `resample`; NaN where it is not known."""
+        known = (resample(self.times, values, times) for values in self.values()[1:])
+        return LipCurve(times, *known)
 
 
 @dataclass(frozen=True)
@@ -59,7 +66,7 @@ class Agreement:
             is above 0 for unrelated curves too, so it is read beside that of other speech.
         lag: frames by which the made curve is late there (negative: early).
         amplitude: standard deviation of the made opening over that of the true one.
-        width: correlation of the mouth width at equal times.
+        width, jaw: correlation of the mouth's width and of the jaw at equal times.
     """
 
     frames: int
@@ -68,67 +75,10 @@ class Agreement:
     lag: int
     amplitude: float
     width: float
+    jaw: float
 
     def to_dict(self) -> dict[str, float | int]:
         return asdict(self)
-
-
-def video_curve(
-    path: str | Path,
-    model: MorphableModel,
-    template: Tensor | None = None,
-    progress: ProgressCallback | None = None,
-) -> LipCurve:
-    """Track the largest face of a video, fit it, and measure its lips.
-
-    Args:
-        model: on the CPU.
-        template: [V, 3] the face's neutral shape where it is known (the same person, another
-            video), so that both curves are measured with one ruler; None estimates it.
-
-    Returns:
-        times count from the first frame; frames in which the face is not seen well are left out.
-
-    Raises:
-        InputNotFound, NotAVideo: see `VideoReader`.
-        NoFaceFound: no usable face.
-    """
-    with VideoReader(path) as reader:
-        faces = find_faces(reader, StageProgress(progress, "analyse", reader.estimated_frames))
-        track = choose_speaker(faces, None, reader.path)
-        speaker = fit_speaker(model, faces, track, template)
-        times = _seconds(reader)
-    frames = [f for f in sorted(speaker.position) if f not in speaker.reasons]
-    rows = [speaker.position[f] for f in frames]
-    vertices = model.vertices(speaker.fit.template, speaker.fit.beta[rows])
-    return vertices_curve(vertices, times[frames])
-
-
-def persona_curve(persona: Persona, video: str | Path, model: MorphableModel) -> LipCurve:
-    """The curve of the very video from which a persona was prepared, without tracking it again.
-
-    Args:
-        model: on the CPU.
-    """
-    with VideoReader(video) as reader:
-        times = _seconds(reader)
-    row_of = {frame: row for row, frame in enumerate(persona.track_frames.tolist())}
-    frames = [frame for frame in sorted(row_of) if frame not in persona.faults]
-    rows = [row_of[frame] for frame in frames]
-    vertices = model.vertices(persona.template, persona.track_beta[rows])
-    return vertices_curve(vertices, times[frames])
-
-
-def motion_curve(motion: Motion, template: Tensor, lower: Tensor) -> LipCurve:
-    """The curve of generated motion: nothing rendered, nothing tracked.
-
-    Args:
-        template: [V, 3] neutral face; lower: [L] vertices that the motion displaces.
-    """
-    made = motion.lower.cpu()
-    vertices = template.cpu().expand(len(made), -1, -1).clone()
-    vertices[:, lower.cpu()] += made
-    return vertices_curve(vertices, np.arange(len(made)) / RATE)
 
 
 def vertices_curve(vertices: Tensor, times: Curve) -> LipCurve:
@@ -137,7 +87,15 @@ def vertices_curve(vertices: Tensor, times: Curve) -> LipCurve:
         np.asarray(times, np.float64),
         lip_opening(vertices).double().numpy(),
         lip_width(vertices).double().numpy(),
+        jaw_drop(vertices).double().numpy(),
     )
+
+
+def jaw_drop(vertices: Tensor) -> Tensor:
+    """Distance [...] from the base of the nose to the chin of canonical vertices [..., V, 3], in
+    outer-eye distances."""
+    length: Tensor = (vertices[..., SUBNASALE, :] - vertices[..., CHIN, :]).norm(dim=-1)
+    return length / eye_distance(vertices)
 
 
 def compare_curves(truth: LipCurve, made: LipCurve, max_lag: int = MAX_LAG) -> Agreement:
@@ -146,8 +104,8 @@ def compare_curves(truth: LipCurve, made: LipCurve, max_lag: int = MAX_LAG) -> A
     Raises:
         OptionInvalid: they share less than a second.
     """
-    true_opening, made_opening, true_width, made_width = _common(truth, made)
-    valid = np.isfinite(true_opening) & np.isfinite(made_opening)
+    truth, made = aligned(truth, made)
+    valid = np.isfinite(truth.opening) & np.isfinite(made.opening)
     frames = int(valid.sum())
     if frames < MIN_COMMON:
         raise OptionInvalid(
@@ -155,16 +113,17 @@ def compare_curves(truth: LipCurve, made: LipCurve, max_lag: int = MAX_LAG) -> A
             hint=f"give clips of which at least {MIN_COMMON} frames can be compared",
         )
     lags = range(-max_lag, max_lag + 1)
-    scores = [lagged_correlation(true_opening, made_opening, lag) for lag in lags]
+    scores = [lagged_correlation(truth.opening, made.opening, lag) for lag in lags]
     best = max(range(len(scores)), key=lambda k: (scores[k], -abs(lags[k])))
-    spread = float(true_opening[valid].std())
+    spread = float(truth.opening[valid].std())
     return Agreement(
         frames,
-        correlation(true_opening, made_opening),
+        correlation(truth.opening, made.opening),
         scores[best],
         lags[best],
-        float(made_opening[valid].std()) / spread if spread > 0 else 0.0,
-        correlation(true_width, made_width),
+        float(made.opening[valid].std()) / spread if spread > 0 else 0.0,
+        correlation(truth.width, made.width),
+        correlation(truth.jaw, made.jaw),
     )
 
 
@@ -187,6 +146,8 @@ def lagged_correlation(truth: Curve, made: Curve, lag: int) -> float:
 
 def resample(times: Curve, values: Curve, at: Curve) -> Curve:
     """`values` at the times `at`, linear; NaN outside and inside holes above `MAX_HOLE`."""
+    if len(times) == 0 or len(at) == 0:
+        return np.full(len(at), np.nan)
     out = np.interp(at, times, values)
     right = np.searchsorted(times, at).clip(0, len(times) - 1)
     left = np.where(times[right] == at, right, right - 1).clip(0)
@@ -194,32 +155,18 @@ def resample(times: Curve, values: Curve, at: Curve) -> Curve:
     return np.where(known, out, np.nan)
 
 
-def _common(truth: LipCurve, made: LipCurve) -> tuple[Curve, Curve, Curve, Curve]:
-    """Both openings and both widths on one 25-Hz grid."""
-    if len(truth.times) == 0 or len(made.times) == 0:
-        empty = np.zeros(0)
-        return empty, empty, empty, empty
-    start = max(truth.times[0], made.times[0])
-    end = min(truth.times[-1], made.times[-1])
+def aligned(truth: LipCurve, made: LipCurve) -> tuple[LipCurve, LipCurve]:
+    """Both curves at the moments k / 25 s of the time they share; NaN where one is not known."""
+    at = shared_moments(truth.times, made.times)
+    return truth.at(at), made.at(at)
+
+
+def shared_moments(a: Curve, b: Curve) -> Curve:
+    """The moments k / 25 s from the later start to the earlier end of two [N] times; may be
+    empty."""
+    if len(a) == 0 or len(b) == 0:
+        return np.zeros(0)
+    start, end = max(a[0], b[0]), min(a[-1], b[-1])
     first, last = int(np.ceil(start * RATE - 1e-6)), int(np.floor(end * RATE + 1e-6))
-    at = np.clip(np.arange(first, last + 1) / RATE, start, max(start, end))
-    return (
-        resample(truth.times, truth.opening, at),
-        resample(made.times, made.opening, at),
-        resample(truth.times, truth.width, at),
-        resample(made.times, made.width, at),
-    )
-
-
-def _seconds(reader: VideoReader) -> Curve:
-    """Times [frames] of a video in seconds since its first frame."""
-    return np.array([float(t) for t in reader.index.times])
-
-
-def mean_agreement(rows: list[Agreement]) -> dict[str, float]:
-    """Plain means over clips; the lag as its median."""
-    means = {
-        name: float(np.mean([getattr(row, name) for row in rows]))
-        for name in ("opening", "best", "amplitude", "width")
-    }
-    return means | {"lag": float(np.median([row.lag for row in rows]))}
+    moments: Curve = np.clip(np.arange(first, last + 1) / RATE, start, max(start, end))
+    return moments

@@ -13,14 +13,13 @@ from dubbing.demo import demo_puppet
 from dubbing.errors import OptionInvalid
 from dubbing.evaluation.curves import (
     LipCurve,
+    aligned,
     compare_curves,
     correlation,
-    mean_agreement,
-    motion_curve,
     resample,
-    video_curve,
 )
-from dubbing.geometry.topology import INNER_BOTTOM, LEFT_EYE_OUTER, RIGHT_EYE_OUTER
+from dubbing.evaluation.faces import FaceMotion, made_faces, video_faces
+from dubbing.geometry.topology import CHIN, INNER_BOTTOM, LEFT_EYE_OUTER, RIGHT_EYE_OUTER
 from dubbing.motion import Motion
 from dubbing.puppet import PuppetPose
 from dubbing.weights import MORPHABLE, load_morphable, resolve
@@ -34,7 +33,7 @@ def movement(times: np.ndarray, seed: int = 0) -> np.ndarray:
 
 
 def curve(times: np.ndarray, opening: np.ndarray) -> LipCurve:
-    return LipCurve(times, opening, opening * 0.5)
+    return LipCurve(times, opening, opening * 0.5, 0.4 + opening * 0.2)
 
 
 def test_equal_curves_agree() -> None:
@@ -45,6 +44,17 @@ def test_equal_curves_agree() -> None:
     assert (agreement.lag, agreement.frames) == (0, 100)
     assert agreement.amplitude == pytest.approx(1)
     assert agreement.width == pytest.approx(1)
+    assert agreement.jaw == pytest.approx(1)
+
+
+def test_width_and_jaw_are_compared_apart_from_the_opening() -> None:
+    times = np.arange(100) / 25
+    truth = curve(times, movement(times))
+    made = LipCurve(times, truth.opening, -truth.width, movement(times, 7))
+    agreement = compare_curves(truth, made)
+    assert agreement.opening == pytest.approx(1)
+    assert agreement.width == pytest.approx(-1)
+    assert abs(agreement.jaw) < 0.5
 
 
 @pytest.mark.parametrize("lag", [-10, -3, 4, 10])
@@ -71,6 +81,16 @@ def test_shifting_moves_a_curve_later() -> None:
     times = np.arange(150) / 25
     late = curve(times, movement(times)).shifted(0.2)
     assert compare_curves(curve(times, movement(times)), late).lag == 5
+
+
+def test_two_curves_are_brought_to_one_grid() -> None:
+    a, b = np.arange(30) / 30, 0.1 + np.arange(50) / 50
+    truth, made = aligned(curve(a, 2 * a), curve(b, 3 * b))
+    np.testing.assert_allclose(truth.times, np.arange(3, 25) / 25)
+    np.testing.assert_allclose(truth.opening, 2 * truth.times)
+    np.testing.assert_allclose(made.jaw, 0.4 + 0.6 * truth.times)
+    none, _ = aligned(curve(a, a), curve(a[:0], a[:0]))
+    assert len(none.times) == 0
 
 
 def test_moments_without_a_face_do_not_count() -> None:
@@ -110,23 +130,32 @@ def test_too_short_a_common_part_is_an_error() -> None:
         compare_curves(curve(times, times), curve(times + 3.5, times))
 
 
-def test_means_are_taken_over_clips() -> None:
-    times = np.arange(100) / 25
-    same = compare_curves(curve(times, movement(times)), curve(times, movement(times)))
-    inverse = compare_curves(curve(times, movement(times)), curve(times, -movement(times)))
-    assert mean_agreement([same, inverse])["opening"] == pytest.approx(0)
-
-
 def test_generated_motion_is_measured_in_eye_distances() -> None:
     model = load_morphable(resolve("default") / f"{MORPHABLE}.safetensors")
-    lower = torch.tensor([INNER_BOTTOM])
+    lower = torch.tensor([INNER_BOTTOM, CHIN])
     fall = torch.tensor([0.0, 0.1, 0.2])
-    motion = Motion(torch.stack([torch.zeros(3), fall, torch.zeros(3)], -1)[:, None])
-    made = motion_curve(motion, model.mean, lower)
+    moved = torch.stack([torch.zeros(3), fall, torch.zeros(3)], -1)[:, None]
+    faces = made_faces(Motion(moved.expand(-1, 2, -1)), model.mean, lower)
+    made = faces.curve
     eyes = float((model.mean[LEFT_EYE_OUTER] - model.mean[RIGHT_EYE_OUTER]).norm())
     np.testing.assert_allclose(made.times, [0, 0.04, 0.08])
     assert made.opening[2] - made.opening[1] == pytest.approx(0.1 / eyes, rel=0.02)
+    assert made.jaw[2] - made.jaw[1] == pytest.approx(0.1 / eyes, rel=0.06)  # not quite vertical
     np.testing.assert_allclose(made.width, made.width[0])
+    half = made_faces(
+        Motion(moved.expand(-1, 2, -1)), model.mean, lower, torch.full((468,), 0.5)
+    ).curve
+    assert half.jaw[2] - half.jaw[0] == pytest.approx(0.1 / eyes, rel=0.06)
+
+
+def test_a_motion_can_be_moved_cut_and_held() -> None:
+    vertices = torch.randn(10, 468, 3)
+    faces = FaceMotion(np.arange(10) / 25, vertices)
+    np.testing.assert_allclose(faces.shifted(0.2).times, 0.2 + np.arange(10) / 25)
+    assert faces.until(0.2).vertices.equal(vertices[:5])
+    held = faces.still(vertices[3])
+    assert held.vertices.shape == vertices.shape
+    assert np.ptp(held.curve.opening) == 0
 
 
 def test_a_moving_heads_lips_are_followed(tmp_path: Path) -> None:
@@ -142,7 +171,8 @@ def test_a_moving_heads_lips_are_followed(tmp_path: Path) -> None:
         for t, m in zip(times.tolist(), mouth.tolist(), strict=True)
     ]  # fmt: skip
     video = write_clip(tmp_path / "clip.mkv", [puppet.frame(p)[::2, ::2] for p in poses])
-    seen = video_curve(video, load_morphable(resolve("default") / f"{MORPHABLE}.safetensors"))
+    model = load_morphable(resolve("default") / f"{MORPHABLE}.safetensors")
+    seen = video_faces(video, model).curve
     np.testing.assert_allclose(seen.times, times, atol=1e-3)
     assert np.all(seen.opening >= 0)
     assert compare_curves(curve(times, mouth), seen).opening > 0.85

@@ -11,14 +11,24 @@ import av
 import cv2
 import numpy as np
 import pytest
+import torch
 from evaluation_samples import RATE, load_script, noise, write_clip
 
 from dubbing.demo import demo_pose, demo_puppet, demo_speech
+from dubbing.dubber import Dubber
+from dubbing.errors import InputNotFound
+from dubbing.evaluation import protocols, sections, speed
+from dubbing.evaluation.clips import Clip
+from dubbing.evaluation.languages import folder_speech, manifest_speech, spoken
+from dubbing.evaluation.sections import Measuring
 from dubbing.evaluation.sheets import FACE_TILE, LABEL_WIDTH, contact_sheet
+from dubbing.evaluation.studio import Studio
 from dubbing.media.audio import decode_audio, load_speech
 from dubbing.media.reader import VideoReader
+from dubbing.models.style_encoder import StyleEncoder, StyleEncoderConfig
 
 SECONDS = 1.2
+SECTIONS = ["self_dub", "same_speaker", "silence", "style", "speed", "languages"]
 
 
 @pytest.fixture(scope="module")
@@ -127,28 +137,121 @@ def test_a_clip_that_can_not_be_dubbed_fails_its_own_row_only(
     assert len(json.loads((tmp_path / "out" / "ring.json").read_text())["rows"]) == 2
 
 
-def test_self_dub_compares_own_and_other_speech(
+def test_the_lips_are_measured_by_every_protocol(
+    clips: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    lips = load_script("lips")
+    monkeypatch.setattr(speed, "TRACK_S", 3.0)
+    sounds = tmp_path / "sounds"
+    sounds.mkdir()
+    for name in ("de_one.mkv", "fr.mkv"):
+        (sounds / name).write_bytes((clips / "b.mkv").read_bytes())
+    command = [str(clips), "--output", str(tmp_path), "--device", "cpu", "--quiet"]
+    status = lips.main([*command, "--speech-folder", str(sounds), "--language-clips", "a"])
+    shown = capsys.readouterr().out
+    facts = json.loads((tmp_path / "lips.json").read_text())
+    assert [s["name"] for s in facts["sections"]] == SECTIONS
+    by_name = {s["name"]: s for s in facts["sections"]}
+    rows = by_name["self_dub"]["rows"]
+    assert [(row["clip"], row["other"]) for row in rows] == [("a.mp4", "b.mkv"), ("b.mkv", "a.mp4")]
+    assert all(-1 <= row[k] <= 1 for row in rows for k in ("opening", "other opening", "jaw"))
+    assert all(0 < row["lmd"] < 1 and 0 < row["rest lmd"] < 1 for row in rows)
+    assert [row["language"] for row in by_name["languages"]["rows"]] == ["de", "fr"]
+    assert all(row["finite"] for row in by_name["languages"]["rows"])
+    assert by_name["same_speaker"]["rows"] == []
+    targets = [t for s in facts["sections"] for t in s["targets"]]
+    assert facts["passed"] == all(t["met"] for t in targets)
+    assert status == (0 if facts["passed"] else 1) == 1  # nobody speaks with two clips here
+    assert shown.count("MISSED") == sum(not t["met"] for t in targets)
+    assert "MISSED same speaker: opening >= 0.6: not measured" in shown
+    assert (tmp_path / "self_dub.csv").read_text().count("\n") == 3
+
+
+def test_personas_are_kept_between_runs(clips: Path, tmp_path: Path) -> None:
+    lips = load_script("lips")
+    studio = Studio(Dubber.from_pretrained(device="cpu"), tmp_path)
+    clip = lips.load_clips(clips, None)[0]
+    first = studio.persona(clip)
+    (kept,) = tmp_path.iterdir()
+    written = kept.stat().st_mtime_ns
+    again = Studio(studio.dubber, tmp_path).persona(clip)
+    assert again.template.equal(first.template)
+    assert kept.stat().st_mtime_ns == written
+
+
+def test_style_is_judged_by_other_clips_of_the_speaker(clips: Path, tmp_path: Path) -> None:
+    dubber = Dubber.from_pretrained(device="cpu")
+    torch.manual_seed(0)
+    lower = dubber.weights.geometry.lower
+    encoder = StyleEncoder(StyleEncoderConfig(lower_vertices=len(lower), width=32, layers=1)).eval()
+    betas = torch.randn(200, dubber.weights.morphable.expression.shape[0])
+    encoder.set_motion(lower, dubber.weights.morphable.expression_vertices(betas)[:, lower])
+    third = tmp_path / "c.mkv"
+    third.write_bytes((clips / "b.mkv").read_bytes())
+    mine = [Clip(clips / "a.mp4", "ann"), Clip(clips / "b.mkv", "ann"), Clip(third, "bob")]
+    studio = Studio(dubber, tmp_path / "personas")
+    row = protocols.style(studio, encoder, mine[0], mine[1], mine)
+    names = ("real clips", "dub", "own words", "without style", "another's style")
+    assert all(-1 <= row[name] <= 1 for name in names)
+    assert row["others' real clips"] == pytest.approx(1, abs=1e-5)  # c is a copy of b
+    assert row["dub"] != row["without style"] != row["another's style"]
+    section = sections.style(Measuring(studio, mine, mine), encoder)
+    assert [(r["clip"], r["real"]) for r in section.rows] == [
+        ("a.mp4", "b.mkv"),
+        ("b.mkv", "a.mp4"),
+    ]
+    behind, drop = (target.value for target in section.targets)
+    means = {line["style of a real clip of the speaker, against"]: line for line in section.lines}
+    real = means["two real clips of the speaker"]["StyleSim"]
+    assert behind == pytest.approx(real - means["dub with other speakers' sound"]["StyleSim"])
+    assert drop is not None
+
+
+def test_speech_is_gathered_by_language(clips: Path, tmp_path: Path) -> None:
+    manifest = clips.parent / "languages.csv"
+    manifest.write_text(
+        "file,role,speaker,language,seconds,speech_share\n"
+        f"{clips.name}/a.mp4,dev,ann,pt,1.2,0.5\n{clips.name}/b.mkv,train,bob,pt (short),1.2,0.9\n"
+        f"{clips.name}/b.mkv,train,bob,unknown,1.2,0.9\n{clips.name}/a.mp4,dev,cleo,de,1.2,0.5\n"
+    )
+    both = manifest_speech(manifest, [])
+    assert sorted(both) == ["de", "pt"]
+    assert len(both["pt"]) > len(both["de"]) > 0.3 * RATE
+    parts = np.concatenate([spoken(load_speech(clips / name)) for name in ("b.mkv", "a.mp4")])
+    np.testing.assert_array_equal(both["pt"], parts)  # who speaks most comes first
+    assert len(manifest_speech(manifest, ["ann"])["pt"]) < len(both["pt"])
+    with pytest.raises(InputNotFound, match="folder"):
+        folder_speech(tmp_path / "none")
+    assert folder_speech(tmp_path) == {}
+
+
+def test_lips_are_read_back_from_the_picture(
     clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    self_dub = load_script("self_dub")
+    lips = load_script("lips")
     command = [str(clips), "--output", str(tmp_path), "--device", "cpu", "--quiet"]
-    assert self_dub.main([*command, "--minimum", "-1"]) == 0
-    shown = capsys.readouterr().out
-    assert "learned from the very clip" in shown
-    facts = json.loads((tmp_path / "self_dub_geometry.json").read_text())
-    assert [row["clip"] for row in facts["rows"]] == ["a.mp4", "b.mkv"]
-    assert all(-1 <= row[k] <= 1 for row in facts["rows"] for k in ("opening", "other opening"))
-    assert self_dub.main([*command, "--minimum", "1.1"]) == 1
+    lips.main([*command, "--level", "picture", "--only", "a"])
+    assert "Self-dub: 1 clips" in capsys.readouterr().out
+    facts = json.loads((tmp_path / "lips_picture.json").read_text())
+    (row,) = facts["sections"][0]["rows"]
+    assert row["frames"] >= 25
+    assert {p.name for p in (tmp_path / "dubs").iterdir()} == {"a_a.mkv", "a_b.mkv"}
 
 
-def test_only_clips_of_role_dev_are_measured(clips: Path, tmp_path: Path) -> None:
-    self_dub = load_script("self_dub")
+def test_lips_names_what_it_can_not_measure(clips: Path, tmp_path: Path) -> None:
+    lips = load_script("lips")
     manifest = tmp_path / "manifest.csv"
-    manifest.write_text("file,role\nx/a.mp4,dev\nx/b.mkv,dev\n")
-    assert [p.name for p in self_dub.clips_of(clips, manifest)] == ["a.mp4", "b.mkv"]
-    manifest.write_text("file,role\nx/a.mp4,dev\nx/b.mkv,dev-source\n")
-    with pytest.raises(SystemExit, match="found 1"):
-        self_dub.clips_of(clips, manifest)
+    manifest.write_text("file,role,speaker\nx/a.mp4,dev,ann\nx/b.mkv,dev,ann\n")
+    command = [str(clips), "--output", str(tmp_path), "--device", "cpu", "--quiet"]
+    with pytest.raises(SystemExit, match="two speakers"):
+        lips.main([*command, "--manifest", str(manifest)])
+    with pytest.raises(SystemExit, match="no clip c"):
+        lips.main([*command, "--only", "c"])
+    with pytest.raises(SystemExit, match="no such folder"):
+        lips.main([str(tmp_path / "none"), *command[1:]])
 
 
 def test_a_contact_sheet_shows_both_videos_at_one_place(clips: Path, tmp_path: Path) -> None:
