@@ -229,7 +229,7 @@ def test_the_packaged_encoder_fits_the_packaged_model() -> None:
         style_code(encoder, lower_motion(model, beta)) for beta in (jaw, lips, 0.4 * jaw)
     )
     assert style_similarity(own, other) > 0.9
-    assert style_similarity(own, small) < style_similarity(own, other) - 0.1
+    assert style_similarity(own, small) < style_similarity(own, other) - 0.03
 
 
 def test_the_check_prints_its_tables(
