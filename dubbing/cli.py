@@ -119,20 +119,27 @@ def persona_command(
     style: Annotated[
         Path | None, typer.Option(help=DubOptions.__dataclass_fields__["style"].metadata["help"])
     ] = None,
+    adapt: Annotated[
+        bool,
+        typer.Option("--adapt", help=DubOptions.__dataclass_fields__["adapt"].metadata["help"]),
+    ] = False,
     device: DeviceOption = "auto",
     checkpoint: CheckpointOption = "default",
     quiet: QuietOption = False,
 ) -> None:
     """Learn the speaker of VIDEO once, so that many dubs of that video pay once."""
-    options = DubOptions(speaker=speaker, style=style)
+    options = DubOptions(speaker=speaker, style=style, adapt=adapt)
     check_device_name(device)
     from dubbing.dubber import Dubber
 
     dubber = Dubber.from_pretrained(checkpoint, device=device)
     with shown_progress(sys.stderr, quiet=quiet) as progress:
-        dubber.prepare(video, options=options, progress=progress).save(output)
+        persona = dubber.prepare(video, options=options, progress=progress)
+        persona.save(output)
     if not quiet:
         typer.echo(f"{output}: persona of {video}")
+        if persona.adaptation is not None:
+            typer.echo(persona.adaptation.text)
 
 
 @app.command("inspect", no_args_is_help=True)

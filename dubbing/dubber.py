@@ -19,6 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dubbing.adaptation import Adaptation, Adapter, adapted_network
 from dubbing.analysis import (
     SpeakerTrack,
     VideoFaces,
@@ -27,7 +28,7 @@ from dubbing.analysis import (
     find_faces,
     fit_speaker,
 )
-from dubbing.errors import OptionInvalid, PersonaInvalid
+from dubbing.errors import AudioUnusable, NoAudioStream, OptionInvalid, PersonaInvalid
 from dubbing.geometry.fit import FaceFit
 from dubbing.inspection import Inspection, inspection_of
 from dubbing.media.audio import audio_duration, check_speech, load_speech
@@ -37,9 +38,10 @@ from dubbing.media.probe import AudioStreamInfo, require_audio, require_video
 from dubbing.media.reader import VideoReader
 from dubbing.media.timeline import OutputPlan, iter_plan, plan_output
 from dubbing.media.writer import VideoWriter
-from dubbing.models.geometry_net import HUBERT
+from dubbing.models.geometry_net import HUBERT, GeometryNet
 from dubbing.motion import Motion, drive
 from dubbing.options import DubOptions, check_device_name, to_dict
+from dubbing.own_speech import own_speech
 from dubbing.persona import Persona, fingerprint
 from dubbing.persona_builder import build_persona
 from dubbing.progress import ProgressCallback, StageProgress
@@ -58,7 +60,7 @@ from dubbing.report import (
 from dubbing.speech.features import SpeechFeatureExtractor, SpeechFeatures
 from dubbing.speech.hubert import load_hubert
 from dubbing.stream import DubbedFrames, StreamFrame, dub_stream
-from dubbing.weights import MORPHABLE, EngineWeights, load_engine
+from dubbing.weights import GEOMETRY, MORPHABLE, SPEECH, EngineWeights, load_engine
 
 log = logging.getLogger(__name__)
 
@@ -149,7 +151,45 @@ class Dubber:
         """
         options = options or DubOptions()
         with VideoReader(video) as reader:
-            return self._prepare(reader, options, progress)[0]
+            persona = self._prepare(reader, options, progress)[0]
+            return self._adapted(reader, persona, progress) if options.adapt else persona
+
+    @property
+    def _stage1_hash(self) -> str:
+        return f"{self.weights.hashes[GEOMETRY]}-{self.weights.hashes[SPEECH]}"
+
+    def _adapted(
+        self, reader: VideoReader, persona: Persona, progress: ProgressCallback | None
+    ) -> Persona:
+        """`persona` with stage 1 adapted to its video's own speech, or with the reason why not."""
+        adapter = Adapter(self.weights.geometry, self.weights.morphable, self._stage1_hash)
+        stage = StageProgress(progress, "adapt", adapter.total)
+        try:
+            speech = own_speech(reader, persona, self.features)
+        except (NoAudioStream, AudioUnusable) as error:
+            outcome = Adaptation.kept(error.message)
+        else:
+            outcome = adapter.adapt(speech, stage.advance)
+        stage.finish()
+        return dataclasses.replace(persona, adaptation=outcome)
+
+    def _network(self, persona: Persona) -> GeometryNet:
+        """Stage 1 for a speaker: the shared network, or an adapted copy of it."""
+        learned = persona.adaptation
+        if learned is None or not learned.applied or learned.weights != self._stage1_hash:
+            return self.weights.geometry
+        return adapted_network(self.weights.geometry, learned.changes)
+
+    def _adaptation_notes(self, persona: Persona) -> list[str]:
+        """What a user should know about the persona's adaptation."""
+        learned = persona.adaptation
+        if learned is None:
+            return []
+        if not learned.applied:
+            return [learned.text]
+        if learned.weights != self._stage1_hash:
+            return ["the persona was adapted with another checkpoint: the generic weights are used"]
+        return []
 
     def _prepare(
         self, reader: VideoReader, options: DubOptions, progress: ProgressCallback | None
@@ -257,10 +297,14 @@ class Dubber:
             if persona is None:
                 persona, facts = self._prepare(reader, options, progress)
                 speaker = _track_of(persona)
+                if options.adapt:
+                    persona = self._adapted(reader, persona, progress)
             else:
                 self._check_persona(persona, reader.path)
                 if persona.source == fingerprint(reader.path):
                     speaker, facts = _track_of(persona), []
+                    if options.adapt and persona.adaptation is None:
+                        persona = self._adapted(reader, persona, progress)
                 else:
                     stage = StageProgress(progress, "analyse", reader.estimated_frames)
                     faces = find_faces(reader, stage)
@@ -268,6 +312,9 @@ class Dubber:
                     model = self.weights.morphable.to("cpu")
                     speaker = fit_speaker(model, faces, track, persona.template)
                     facts = _track_facts(faces, speaker)
+                    if options.adapt and persona.adaptation is None:
+                        why = "the persona is of another video; 'dub persona --adapt' adapts it"
+                        persona = dataclasses.replace(persona, adaptation=Adaptation.kept(why))
             units[0] = reader.index.count
         return persona, speaker, facts
 
@@ -309,11 +356,11 @@ class Dubber:
     ) -> Motion:
         """Lower-face motion for speech `samples` ([N] float32, 16 kHz mono), `duration` seconds."""
         options = options or DubOptions()
-        net = self.weights.geometry
+        net = self._network(persona)
         expressions = persona.style
         if options.style is not None:
             expressions = self.prepare(options.style, DubOptions(), progress).style
-        style = self._style(expressions, options.style_strength)
+        style = self._style(net, expressions, options.style_strength)
         return drive(
             self.features,
             net,
@@ -327,12 +374,11 @@ class Dubber:
             options.style_strength,
         )
 
-    def _style(self, expressions: Tensor, strength: float) -> Tensor:
+    def _style(self, net: GeometryNet, expressions: Tensor, strength: float) -> Tensor:
         """Style embedding [D] of the expressions [F, E] of a speaker."""
         with torch.inference_mode():
             moved = self.weights.morphable.expression_vertices(expressions.to(self.device))
-            style = self.weights.geometry.style(moved[None])
-            return self.weights.geometry.blend_style(style, strength)[0]
+            return net.blend_style(net.style(moved[None]), strength)[0]
 
     def session(self, persona: Persona) -> RenderSession:
         """A renderer for one speaker."""
@@ -468,7 +514,11 @@ class Dubber:
             stages=clock.stages,
             total_seconds=clock.total,
             peak_memory_mib=peak_memory_mib(),
-            warnings=[f"not taken over: {name}" for name in mixed.dropped],
+            warnings=[
+                *(f"not taken over: {name}" for name in mixed.dropped),
+                *self._adaptation_notes(persona),
+            ],
+            adaptation=persona.adaptation.facts() if persona.adaptation else None,
         )  # fmt: skip
 
 

@@ -152,6 +152,12 @@ class DubOptions:
         low=0.0,
         high=1.5,
     )
+    adapt: bool = option(
+        "Also learn from the video's own speech how this speaker's lips follow it; where what is "
+        "held back does not get better, nothing changes.",
+        False,
+        reason="it costs up to the length of the clip and helps some speakers only",
+    )
     codec: str = option(
         "Picture codec of the result.",
         "libx264",

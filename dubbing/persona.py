@@ -6,17 +6,20 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
+from dubbing.adaptation import Adaptation
 from dubbing.errors import InputNotFound, PersonaInvalid
 from dubbing.render.session import FacePicture
 from dubbing.report import save_bytes
 
-FORMAT = "1"
+FORMAT = "2"
+KNOWN = ("1", "2")  # 1 had no adaptation
 MAX_STYLE_FRAMES = 500  # expressions kept for the style embedding
 
 
@@ -36,6 +39,7 @@ class Persona:
         track_ids: the speaker's face tracks there; track_frames, track_parts [T]: video frame and
             track of each row of track_beta [T, E], track_pose [T, 6] and track_error [T].
         frames: frames of the video; faults: {frame: why it passes through}.
+        adaptation: what came of learning from the video's own speech; None where nobody asked.
     """
 
     alpha: Tensor
@@ -54,6 +58,7 @@ class Persona:
     track_error: Tensor
     frames: int
     faults: dict[int, str]
+    adaptation: Adaptation | None = None
 
     def save(self, path: str | Path) -> None:
         """Write the persona file by atomic rename.
@@ -76,7 +81,10 @@ class Persona:
         }
         for k, picture in enumerate(self.bank):
             tensors[f"bank_pixels_{k}"] = torch.from_numpy(picture.pixels.copy())
+        if self.adaptation is not None:
+            tensors |= {f"adapt_{k}": v for k, v in self.adaptation.changes.items()}
         facts = {
+            "adaptation": self.adaptation.facts() if self.adaptation else None,
             "format": FORMAT,
             "morphable": self.morphable,
             "source": self.source,
@@ -108,7 +116,7 @@ class Persona:
             raise PersonaInvalid(
                 "not a persona file", path=path, hint="'dub persona VIDEO -o FILE' makes one"
             ) from error
-        if facts.get("format") != FORMAT:
+        if facts.get("format") not in KNOWN:
             raise PersonaInvalid(f"persona format {facts.get('format')} is not known", path=path)
         bank = [
             FacePicture(
@@ -136,7 +144,15 @@ class Persona:
             track_error=tensors["track_error"],
             frames=facts["frames"],
             faults={int(k): v for k, v in facts["faults"].items()},
+            adaptation=_adaptation(facts.get("adaptation"), tensors),
         )
+
+
+def _adaptation(facts: dict[str, Any] | None, tensors: dict[str, Tensor]) -> Adaptation | None:
+    if facts is None:
+        return None
+    changes = {k.removeprefix("adapt_"): v for k, v in tensors.items() if k.startswith("adapt_")}
+    return Adaptation(changes, **facts)
 
 
 def fingerprint(path: str | Path) -> str:

@@ -117,6 +117,7 @@ class DubReport:
     total_seconds: float = 0.0
     peak_memory_mib: float = 0.0
     warnings: list[str] = field(default_factory=list)
+    adaptation: dict[str, Any] | None = None  # facts of `Adaptation`; None where nobody asked
 
     @property
     def pass_through_counts(self) -> dict[str, int]:

@@ -89,7 +89,7 @@ class PairSampler:
         self.generator = torch.Generator().manual_seed(seed)
         index = encoder.lower.tolist()
         self.expression = model.expression[:, encoder.lower]
-        basis = encoder.basis.unflatten(0, (-1, 3))
+        basis = torch.unflatten(encoder.basis, 0, (-1, 3))
         self.projected = torch.einsum("elc,ldk->cdek", self.expression, basis)  # [3, 3, E, K]
         jaw = self.expression[:, index.index(INNER_BOTTOM)]
         self.opening = (jaw - self.expression[:, index.index(INNER_TOP)])[:, 1]

@@ -36,8 +36,17 @@ def prepared(footage: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What `dub train prepare` makes of the footage."""
     output = tmp_path_factory.mktemp("prepared")
     status = main(
-        ["train", "prepare", "--data", str(footage), "--output", str(output), "--workers", "1",
-         "--no-care"]  # the puppet's lips don't follow its sound
+        [
+            "train",
+            "prepare",
+            "--data",
+            str(footage),
+            "--output",
+            str(output),
+            "--workers",
+            "1",
+            "--no-care",
+        ]  # the puppet's lips don't follow its sound
     )
     assert status == 0
     return output
