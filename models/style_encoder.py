@@ -41,7 +41,7 @@ class StyleEncoder(nn.Module):
     rate, transformer layers, statistics over time. The layers get no time code: beyond the 0.4 s
     that the convolutions see, the order of movements is the words, not the manner. Besides the
     layers' output, amplitudes, speeds and correlations of the components themselves go into the
-    code (ours): with few speakers to learn from they carry over to unseen ones best.
+    code (ours): with few speakers to learn from they carry over to unseen ones well.
 
     Buffers (set by the builder, stored in the checkpoint): `basis` [3 L, K], scaled so that each
     component of real speech has a mean square of 1; `lower` [L] vertex indices.
