@@ -25,19 +25,21 @@ from dubbing.errors import PersonaInvalid
 from dubbing.geometry.morphable import MorphableModel
 from dubbing.models.geometry_net import GeometryNet
 from dubbing.motion import RATE, frame_features
+from dubbing.speech.features import FEATURE_RATE
 from dubbing.training.geometry_loss import GeometryLoss
+from dubbing.training.lags import MAX_LAG, correlation
 
-PARTS = ("audio_in", "audio_conv", "style_out.bias")  # parameters that learn, by their beginning
+PARTS = ("audio_in.",)  # what learns: how sounds are told apart; later layers gained less
 FOLDS = 3  # stretches of time, each held back once
-STEPS = 30
+STEPS = 21  # per stretch
 CHECK_EVERY = 3  # steps between looks at what is held back
 LEARNING_RATE = 1e-4
 WINDOW = 300  # frames at 25 Hz per step, 12 s
 GUARD = 8  # frames on either side of what is held back that nothing is learned from
 MIN_FRAMES = 4 * RATE  # usable frames of speech below which there is nothing to learn from
 MIN_GAIN = 0.01  # of the held-back correlation; less is chance
-MAX_LAG = 8  # frames searched for the offset between sound and lips
-MIN_PEAK = 0.45  # correlation at the best lag; unrelated sound reaches 0.4
+LAG_STEP = 0.25  # frames; half a frame of offset costs as much as adaptation can gain
+MIN_PEAK = 0.5  # correlation at the best lag; unrelated sound stays below
 MAX_HOLE = 0.12  # s: over a longer hole (frames without a face) lips are not known
 SEED = 0
 
@@ -74,8 +76,8 @@ class Adaptation:
             weights stay.
         weights: identity of the networks that it was learned on; no others get it.
         reason: why the generic weights stay, "" where they do not.
-        generic, adapted: correlation of the lip opening with the real one over the speech, each
-            moment while it was held back; None where it did not come to that.
+        generic, adapted: correlation of the lip opening with the real one in speech, mean over the
+            stretches while each was held back; None where it did not come to that.
         lag: frames at 25 Hz by which the video's lips are late behind its sound, which was taken
             into account; None where it could not be told.
         speech_s: seconds of usable speech.
@@ -187,18 +189,31 @@ class Adapter:
                 f"too short to adapt, {spoken / RATE:.1f} s of usable speech and "
                 f"{MIN_FRAMES / RATE:.0f} s are needed", **facts,
             )  # fmt: skip
-        with torch.inference_mode():
-            made = self._opening(lesson.shown(self.net), lesson)
-            seen = self._opening(lesson.target[None], lesson)
-        lag, peak = best_lag(made, seen, lesson.weight)
+        lag, peak = self._lag(lesson, lambda lag: self._lesson(speech, grid, beta, known, lag))
         if peak < MIN_PEAK or abs(lag) >= MAX_LAG:
             return Adaptation.kept(
                 "its sound and its lips do not seem to belong together (best correlation "
-                f"{peak:.2f} within {MAX_LAG} frames, {MIN_PEAK} is asked for)", **facts,
-            )  # fmt: skip
+                f"{peak:.2f} within {MAX_LAG} frames; {MIN_PEAK} and a clear offset are asked for)",
+                **facts,
+            )
         facts["lag"] = lag
-        lesson = self._lesson(speech, grid, beta, known, lag)
-        return self._learn(lesson, step, facts)
+        return self._learn(self._lesson(speech, grid, beta, known, lag), step, facts)
+
+    @torch.inference_mode()
+    def _lag(self, lesson: _Lesson, later: Callable[[float], _Lesson]) -> tuple[float, float]:
+        """Frames by which the lips are late behind the sound, to `LAG_STEP`, and the correlation
+        of the opening with the generic one there; `later` gives the lesson at another lag."""
+        seen = self._opening(lesson.target[None], lesson)
+        made = self._opening(lesson.shown(self.net), lesson)
+        whole, _ = best_lag(made, seen, lesson.weight)
+        scores = {}
+        for k in range(-4, 5):
+            moved = later(whole + k * LAG_STEP)
+            made = self._opening(moved.shown(self.net), moved)
+            spoken = moved.weight > 0
+            scores[whole + k * LAG_STEP] = correlation(made[spoken], seen[spoken])
+        lag = max(scores, key=lambda k: scores[k])
+        return lag, scores[lag]
 
     def _lesson(
         self, speech: OwnSpeech, grid: Tensor, beta: Tensor, known: Tensor, lag: float
@@ -207,7 +222,7 @@ class Adapter:
         device = net.mean.device
         times = grid - speech.offset - lag / RATE
         gate = speech.gate(times).to(device)
-        heard = (times >= 0) & (times <= len(speech.features) / 50)
+        heard = (times >= 0) & (times <= len(speech.features) / FEATURE_RATE)
         weight = known.to(device) & heard.to(device) & (gate > 0.5)
         return _Lesson(
             frame_features(speech.features, times).float().to(device),
@@ -226,34 +241,37 @@ class Adapter:
         self, lesson: _Lesson, step: Callable[[], None], facts: dict[str, Any]
     ) -> Adaptation:
         """Learn with each stretch of time held back once, and judge by what was."""
-        held = stretches(lesson.weight, FOLDS)
         seen = self._opening(lesson.target[None], lesson)
         with torch.inference_mode():
             generic = self._opening(lesson.shown(self.net), lesson)
-        looks = STEPS // CHECK_EVERY
-        unseen = generic.repeat(looks, 1)  # predictions made while a moment was held back
+        before, after = [], []
         changes: list[list[dict[str, Tensor]]] = []
-        for fold, (start, end) in enumerate(held):
-            changes.append([])
+        for fold, (start, end) in enumerate(stretches(lesson.weight, FOLDS)):
+            held = (lesson.weight[start:end] > 0).nonzero()[:, 0] + start
+            before.append(correlation(generic[held], seen[held]))
             weight = lesson.weight.clone()
             weight[max(start - GUARD, 0) : end + GUARD] = 0
-            for k, net in enumerate(self._steps(lesson, weight, SEED + fold, step)):
+            after.append([])
+            changes.append([])
+            for net in self._steps(lesson, weight, SEED + fold, step):
                 with torch.inference_mode():
-                    unseen[k, start:end] = self._opening(lesson.shown(net), lesson)[start:end]
+                    made = self._opening(lesson.shown(net), lesson)
+                after[-1].append(correlation(made[held], seen[held]))
                 changes[-1].append(self._difference(net))
-        spoken = lesson.weight > 0
-        before = correlation(generic[spoken], seen[spoken])
-        after = [correlation(row[spoken], seen[spoken]) for row in unseen]
-        best = max(range(looks), key=lambda k: after[k])
-        facts |= {"generic": before, "adapted": after[best]}
-        if after[best] < before + MIN_GAIN:
+        gains = torch.tensor(after) - torch.tensor(before)[:, None]  # [stretch, look]
+        look, accepted = best_look(gains)
+        generic_mean = sum(before) / FOLDS
+        facts |= {"generic": generic_mean, "adapted": generic_mean + float(gains[:, look].mean())}
+        if not accepted:
+            worst = float(gains[:, look].min())
             return Adaptation.kept(
-                f"held-back lips would correlate with the real ones by {after[best]:.3f}, with the "
-                f"generic weights by {before:.3f}", **facts,
-            )  # fmt: skip
+                f"held-back lips would correlate with the real ones by {facts['adapted']:.3f} "
+                f"(generic {generic_mean:.3f}, {worst:+.3f} in the worst of {FOLDS} stretches)",
+                **facts,
+            )
         mean = {
-            name: torch.stack([fold[best][name] for fold in changes]).mean(0).half().cpu()
-            for name in changes[0][best]
+            name: torch.stack([fold[look][name] for fold in changes]).mean(0).half().cpu()
+            for name in changes[0][look]
         }
         return Adaptation(mean, **facts)
 
@@ -294,17 +312,28 @@ class Adapter:
         }
 
 
+def best_look(gains: Tensor) -> tuple[int, bool]:
+    """The moment of learning to take, and whether it is good enough to be taken.
+
+    Args:
+        gains: [F, K] gain of each held-back stretch at each look.
+
+    Returns:
+        the look with the highest mean gain among those at which no stretch gets worse and the
+        mean is at least `MIN_GAIN`; where there is none, the best of all and False.
+    """
+    mean = gains.mean(0)
+    fit = (gains.amin(0) >= 0) & (mean >= MIN_GAIN)
+    accepted = bool(fit.any())
+    look = int(torch.where(fit, mean, -torch.inf).argmax() if accepted else mean.argmax())
+    return look, accepted
+
+
 def stretches(weight: Tensor, count: int) -> list[tuple[int, int]]:
     """[0, T) cut into `count` stretches that hold about as many frames with a weight each."""
     done = weight.gt(0).cumsum(0)
     cuts = [int((done <= done[-1] * k // count).sum()) for k in range(1, count)]
     return list(zip([0, *cuts], [*cuts, len(weight)], strict=True))
-
-
-def correlation(a: Tensor, b: Tensor) -> float:
-    """Pearson correlation of two sequences [N], 0 where one is constant."""
-    a, b = a - a.mean(), b - b.mean()
-    return float((a * b).sum() / (a.norm() * b.norm()).clamp_min(1e-9))
 
 
 def best_lag(
