@@ -244,7 +244,8 @@ class Adapter:
         seen = self._opening(lesson.target[None], lesson)
         with torch.inference_mode():
             generic = self._opening(lesson.shown(self.net), lesson)
-        before, after = [], []
+        before: list[float] = []
+        after: list[list[float]] = []
         changes: list[list[dict[str, Tensor]]] = []
         for fold, (start, end) in enumerate(stretches(lesson.weight, FOLDS)):
             held = (lesson.weight[start:end] > 0).nonzero()[:, 0] + start
