@@ -1,11 +1,11 @@
 """Persona adaptation (beyond the paper): stage 1 tuned to one speaker's own speech and lips.
 
-A reference video carries the speaker's speech beside the speaker's lips. A small part of the
-stage-1 network learns from that; the rest stays as it is, and so do the weights that other speakers
-share: what is learned is a difference, applied to a copy of the network.
+A reference video carries the speaker's speech beside the speaker's lips. The layer that takes in
+the sound learns from that; the rest of the stage-1 network stays as it is, and so do the weights
+that other speakers share: what is learned is a difference, applied to a copy of the network.
 
 Seconds of speech are very little, so everything here guards against learning by heart. The speech
-is cut into stretches of time; for each one a network learns from the others only, so that every
+is cut into stretches of time; for each one a copy learns from the others only, so that every
 moment is once held back. How long to learn is what those moments tell, the result is the mean of
 the differences, and where the held-back lips do not get better the generic weights stay.
 """
@@ -14,12 +14,13 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, cast
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from dubbing.errors import PersonaInvalid
 from dubbing.geometry.morphable import MorphableModel
@@ -29,19 +30,18 @@ from dubbing.speech.features import FEATURE_RATE
 from dubbing.training.geometry_loss import GeometryLoss
 from dubbing.training.lags import MAX_LAG, correlation
 
-PARTS = ("audio_in.",)  # what learns: how sounds are told apart; later layers gained less
+PART = "audio_in"  # what learns: how sounds are told apart; later layers gained less
 FOLDS = 3  # stretches of time, each held back once
-STEPS = 21  # per stretch
+STEPS = 21
 CHECK_EVERY = 3  # steps between looks at what is held back
 LEARNING_RATE = 1e-4
-WINDOW = 300  # frames at 25 Hz per step, 12 s
+MAX_FRAMES = 40 * RATE  # of a clip; more takes longer (attention: squared) and tells little more
 GUARD = 8  # frames on either side of what is held back that nothing is learned from
 MIN_FRAMES = 4 * RATE  # usable frames of speech below which there is nothing to learn from
 MIN_GAIN = 0.01  # of the held-back correlation; less is chance
 LAG_STEP = 0.25  # frames; half a frame of offset costs as much as adaptation can gain
 MIN_PEAK = 0.5  # correlation at the best lag; unrelated sound stays below
 MAX_HOLE = 0.12  # s: over a longer hole (frames without a face) lips are not known
-SEED = 0
 
 
 @dataclass(frozen=True)
@@ -137,6 +137,34 @@ def adapted_network(net: GeometryNet, changes: Mapping[str, Tensor]) -> Geometry
     return made
 
 
+class InputCopies(nn.Module):
+    """R copies of the network's input layer that learn apart, one for each row of a batch."""
+
+    def __init__(self, layer: nn.Sequential, rows: int):
+        super().__init__()
+        norm, linear = cast(nn.LayerNorm, layer[0]), cast(nn.Linear, layer[1])
+        self.eps = norm.eps
+        self.start = {f"{PART}.{k}": v.detach().clone() for k, v in layer.named_parameters()}
+        self.scale, self.shift, self.weight, self.bias = (
+            nn.Parameter(value.detach().expand(rows, *value.shape).clone())
+            for value in (norm.weight, norm.bias, linear.weight, linear.bias)
+        )
+
+    def forward(self, audio: Tensor) -> Tensor:
+        """[R, 2 T, A] -> [R, 2 T, D]."""
+        x = F.layer_norm(audio, audio.shape[-1:], eps=self.eps)
+        x = x * self.scale[:, None] + self.shift[:, None]
+        return torch.baddbmm(self.bias[:, None], x, self.weight.transpose(1, 2))
+
+    def changes(self) -> dict[str, Tensor]:
+        """{parameter of the network: mean of what the copies learned, float16}."""
+        now = (self.scale, self.shift, self.weight, self.bias)
+        return {
+            name: (value.detach().mean(0) - old).half().cpu()
+            for (name, old), value in zip(self.start.items(), now, strict=True)
+        }
+
+
 @dataclass(frozen=True)
 class _Lesson:
     """Clip of T frames at 25 Hz on the lips' clock: audio [2 T, A], gate [T], target and resting
@@ -150,13 +178,15 @@ class _Lesson:
     template: Tensor
     style: Tensor  # [S, V, 3]
 
-    def shown(self, net: GeometryNet, start: int = 0, end: int | None = None) -> Tensor:
-        """Lower vertices [1, T, L, 3] as a dub would show them."""
-        end = len(self.gate) if end is None else end
-        style = net.style(self.style[None])
-        made = net(self.audio[None, 2 * start : 2 * end], style, self.template[None])
-        gate = self.gate[None, start:end, None, None]
-        moved: Tensor = self.resting + gate * (made - self.resting)
+    def shown(self, net: GeometryNet, rows: int = 1) -> Tensor:
+        """Lower vertices [R, T, L, 3] as a dub would show them, the same sound in every row."""
+
+        def repeated(value: Tensor) -> Tensor:
+            return value.expand(rows, *value.shape)
+
+        style = net.style(self.style[None])[0]
+        made = net(repeated(self.audio), repeated(style), repeated(self.template))
+        moved: Tensor = self.resting + self.gate[:, None, None] * (made - self.resting)
         return moved
 
 
@@ -170,7 +200,7 @@ class Adapter:
     def __init__(self, net: GeometryNet, model: MorphableModel, weights: str = ""):
         self.net, self.model, self.weights = net, model, weights
         self.loss = GeometryLoss(model)
-        self.total = FOLDS * STEPS
+        self.total = STEPS
 
     @torch.inference_mode(False)  # a caller's mode must not stop the learning
     @torch.enable_grad()
@@ -181,6 +211,8 @@ class Adapter:
             step: called after each of at most `total` steps; an exception from it stops the work.
         """
         grid, beta, known = _at_rate(speech.times, speech.beta)
+        part = richest(known & (speech.gate(grid - speech.offset) > 0.5), MAX_FRAMES)
+        grid, beta, known = grid[part], beta[part], known[part]
         lesson = self._lesson(speech, grid, beta, known, 0.0)
         spoken = int(lesson.weight.sum())
         facts: dict[str, Any] = {"weights": self.weights, "speech_s": spoken / RATE}
@@ -203,13 +235,13 @@ class Adapter:
     def _lag(self, lesson: _Lesson, later: Callable[[float], _Lesson]) -> tuple[float, float]:
         """Frames by which the lips are late behind the sound, to `LAG_STEP`, and the correlation
         of the opening with the generic one there; `later` gives the lesson at another lag."""
-        seen = self._opening(lesson.target[None], lesson)
-        made = self._opening(lesson.shown(self.net), lesson)
+        seen = self._opening(lesson.target[None], lesson)[0]
+        made = self._opening(lesson.shown(self.net), lesson)[0]
         whole, _ = best_lag(made, seen, lesson.weight)
         scores = {}
         for k in range(-4, 5):
             moved = later(whole + k * LAG_STEP)
-            made = self._opening(moved.shown(self.net), moved)
+            made = self._opening(moved.shown(self.net), moved)[0]
             spoken = moved.weight > 0
             scores[whole + k * LAG_STEP] = correlation(made[spoken], seen[spoken])
         lag = max(scores, key=lambda k: scores[k])
@@ -235,82 +267,48 @@ class Adapter:
         )
 
     def _opening(self, lower: Tensor, lesson: _Lesson) -> Tensor:
-        return self.loss.gap(lower, lesson.template[None])[0]
+        """Lip opening [R, T]."""
+        return self.loss.gap(lower, lesson.template[None])
 
     def _learn(
         self, lesson: _Lesson, step: Callable[[], None], facts: dict[str, Any]
     ) -> Adaptation:
         """Learn with each stretch of time held back once, and judge by what was."""
-        seen = self._opening(lesson.target[None], lesson)
-        with torch.inference_mode():
-            generic = self._opening(lesson.shown(self.net), lesson)
-        before: list[float] = []
-        after: list[list[float]] = []
-        changes: list[list[dict[str, Tensor]]] = []
-        for fold, (start, end) in enumerate(stretches(lesson.weight, FOLDS)):
-            held = (lesson.weight[start:end] > 0).nonzero()[:, 0] + start
-            before.append(correlation(generic[held], seen[held]))
-            weight = lesson.weight.clone()
-            weight[max(start - GUARD, 0) : end + GUARD] = 0
-            after.append([])
-            changes.append([])
-            for net in self._steps(lesson, weight, SEED + fold, step):
-                with torch.inference_mode():
-                    made = self._opening(lesson.shown(net), lesson)
-                after[-1].append(correlation(made[held], seen[held]))
-                changes[-1].append(self._difference(net))
-        gains = torch.tensor(after) - torch.tensor(before)[:, None]  # [stretch, look]
+        net = copy.deepcopy(self.net).requires_grad_(False).eval()
+        inputs = InputCopies(net.audio_in, FOLDS)
+        net.add_module(PART, inputs)
+        optimiser = torch.optim.Adam(inputs.parameters(), lr=LEARNING_RATE)
+        held, learned = hold_back(lesson.weight, FOLDS)
+        target = lesson.target.expand(FOLDS, -1, -1, -1)
+        template = lesson.template.expand(FOLDS, -1, -1)
+        seen = self._opening(lesson.target[None], lesson)[0]
+        scores: list[list[float]] = []
+        changes: list[dict[str, Tensor]] = []
+        for k in range(STEPS + 1):
+            with torch.set_grad_enabled(k < STEPS):
+                made = lesson.shown(net, FOLDS)
+            if k % CHECK_EVERY == 0:
+                opening = self._opening(made.detach(), lesson)
+                scores.append([correlation(opening[r][h], seen[h]) for r, h in enumerate(held)])
+                changes.append(inputs.changes())
+            if k < STEPS:
+                loss = self.loss(made, target, template, learned)["loss"]
+                optimiser.zero_grad(set_to_none=True)
+                torch.autograd.backward(loss)
+                optimiser.step()
+                step()
+        gains = torch.tensor(scores[1:]).T - torch.tensor(scores[0])[:, None]  # [stretch, look]
         look, accepted = best_look(gains)
-        generic_mean = sum(before) / FOLDS
-        facts |= {"generic": generic_mean, "adapted": generic_mean + float(gains[:, look].mean())}
+        generic = sum(scores[0]) / FOLDS  # nothing is learned yet
+        facts |= {"generic": generic, "adapted": generic + float(gains[:, look].mean())}
         if not accepted:
             worst = float(gains[:, look].min())
             return Adaptation.kept(
                 f"held-back lips would correlate with the real ones by {facts['adapted']:.3f} "
-                f"(generic {generic_mean:.3f}, {worst:+.3f} in the worst of {FOLDS} stretches)",
+                f"(generic {generic:.3f}, {worst:+.3f} in the worst of {FOLDS} stretches)",
                 **facts,
             )
-        mean = {
-            name: torch.stack([fold[look][name] for fold in changes]).mean(0).half().cpu()
-            for name in changes[0][look]
-        }
-        return Adaptation(mean, **facts)
-
-    def _steps(
-        self, lesson: _Lesson, weight: Tensor, seed: int, step: Callable[[], None]
-    ) -> Iterator[GeometryNet]:
-        """Networks that learn from the frames with a weight; one every `CHECK_EVERY` steps."""
-        net = copy.deepcopy(self.net).requires_grad_(False).eval()
-        learning = [p for name, p in net.named_parameters() if name.startswith(PARTS)]
-        for parameter in learning:
-            parameter.requires_grad_(True)
-        optimiser = torch.optim.Adam(learning, lr=LEARNING_RATE)
-        generator = torch.Generator().manual_seed(seed)
-        frames = len(weight)
-        for k in range(STEPS):
-            start = int(torch.randint(0, max(frames - WINDOW, 0) + 1, (1,), generator=generator))
-            end = min(start + WINDOW, frames)
-            part = slice(start, end)
-            loss = self.loss(
-                lesson.shown(net, start, end),
-                lesson.target[None, part],
-                lesson.template[None],
-                weight[None, part],
-            )["loss"]
-            optimiser.zero_grad(set_to_none=True)
-            torch.autograd.backward(loss)
-            optimiser.step()
-            step()
-            if (k + 1) % CHECK_EVERY == 0:
-                yield net
-
-    def _difference(self, net: GeometryNet) -> dict[str, Tensor]:
-        old = dict(self.net.named_parameters())
-        return {
-            name: (new - old[name]).detach().clone()
-            for name, new in net.named_parameters()
-            if name.startswith(PARTS)
-        }
+        return Adaptation(changes[look + 1], **facts)
 
 
 def best_look(gains: Tensor) -> tuple[int, bool]:
@@ -330,11 +328,34 @@ def best_look(gains: Tensor) -> tuple[int, bool]:
     return look, accepted
 
 
+def richest(usable: Tensor, frames: int) -> slice:
+    """The `frames` neighbouring frames, or all, that hold the most usable ones of [T]."""
+    if len(usable) <= frames:
+        return slice(0, len(usable))
+    done = torch.cat([torch.zeros(1, dtype=torch.int64), usable.long().cumsum(0)])
+    start = int((done[frames:] - done[:-frames]).argmax())
+    return slice(start, start + frames)
+
+
 def stretches(weight: Tensor, count: int) -> list[tuple[int, int]]:
     """[0, T) cut into `count` stretches that hold about as many frames with a weight each."""
     done = weight.gt(0).cumsum(0)
     cuts = [int((done <= done[-1] * k // count).sum()) for k in range(1, count)]
     return list(zip([0, *cuts], [*cuts, len(weight)], strict=True))
+
+
+def hold_back(weight: Tensor, count: int) -> tuple[list[Tensor], Tensor]:
+    """What is judged and what is learned from while each stretch of [T] is held back.
+
+    Returns:
+        the frames with a weight of each stretch, and the weights [count, T] of the others: 0 in
+        the stretch and within `GUARD` frames of it.
+    """
+    held, learned = [], weight.repeat(count, 1)
+    for row, (start, end) in zip(learned, stretches(weight, count), strict=True):
+        held.append((weight[start:end] > 0).nonzero()[:, 0] + start)
+        row[max(start - GUARD, 0) : end + GUARD] = 0
+    return held, learned
 
 
 def best_lag(

@@ -13,14 +13,17 @@ from torch import Tensor
 
 import dubbing
 from dubbing.adaptation import (
-    FOLDS,
-    PARTS,
+    GUARD,
+    PART,
     STEPS,
     Adaptation,
     Adapter,
     OwnSpeech,
     adapted_network,
     best_lag,
+    best_look,
+    hold_back,
+    richest,
     stretches,
 )
 from dubbing.dubber import Dubber
@@ -72,8 +75,9 @@ def test_a_speaker_with_an_own_way_is_learned(dubber: Dubber, samples: Tensor) -
     assert outcome.adapted is not None
     assert outcome.adapted > outcome.generic + 0.01
     assert outcome.weights == "these"
-    assert all(name.startswith(PARTS) for name in outcome.changes)
-    assert len(steps) == FOLDS * STEPS == adapter.total
+    assert all(name.startswith(f"{PART}.") for name in outcome.changes)
+    assert sum(v.nbytes for v in outcome.changes.values()) < 500_000
+    assert len(steps) == STEPS == adapter.total
     again = adapter.adapt(speech)
     assert all(torch.equal(again.changes[k], v) for k, v in outcome.changes.items())
     after = dubber.weights.geometry.state_dict()
@@ -182,3 +186,64 @@ def test_lag_counts_only_known_frames(lag: int) -> None:
     weight = torch.ones(200)
     weight[50:90] = 0
     assert best_lag(made, seen, weight)[0] == lag
+
+
+def test_nothing_is_learned_from_what_is_held_back() -> None:
+    weight = torch.ones(90)
+    weight[40:44] = 0
+    held, learned = hold_back(weight, 3)
+    assert sorted(torch.cat(held).tolist()) == weight.nonzero()[:, 0].tolist()
+    for frames, row in zip(held, learned, strict=True):
+        near = (frames[:, None] + torch.arange(-GUARD, GUARD + 1)).clamp(0, 89)
+        assert row[near].sum() == 0
+        assert row.sum() > 30
+    assert weight.sum() == 86  # the caller's own weights stay
+
+
+def test_a_look_counts_only_if_no_stretch_gets_worse() -> None:
+    gains = torch.tensor([[0.02, 0.30, 0.03], [0.02, -0.01, 0.04], [0.02, 0.30, 0.02]])
+    assert best_look(gains) == (2, True)
+    assert best_look(gains - 0.025)[1] is False
+    assert best_look(torch.full((3, 2), 0.001))[1] is False  # no more than chance
+
+
+def test_the_richest_part_of_a_long_clip_is_taken() -> None:
+    usable = torch.zeros(1000, dtype=torch.bool)
+    usable[700:760] = True
+    part = richest(usable, 100)
+    assert part.stop - part.start == 100
+    assert int(usable[part].sum()) == 60
+    assert richest(usable, 1000) == slice(0, 1000)
+
+
+def test_a_long_clip_takes_no_longer_than_its_richest_part(
+    dubber: Dubber, samples: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dubbing.adaptation.MAX_FRAMES", 5 * RATE)
+    outcome = Adapter(dubber.weights.geometry, dubber.weights.morphable).adapt(
+        speaker(dubber, samples, late=1)
+    )
+    assert outcome.speech_s == 5.0
+    assert outcome.lag == pytest.approx(1.0, abs=0.25)
+
+
+def test_it_works_whatever_mode_the_caller_is_in(dubber: Dubber, samples: Tensor) -> None:
+    speech = speaker(dubber, samples)
+    adapter = Adapter(dubber.weights.geometry, dubber.weights.morphable)
+    plain = adapter.adapt(speech)
+    with torch.inference_mode():
+        same = adapter.adapt(speech)
+    assert plain.facts() == same.facts()
+
+
+def test_a_step_can_stop_the_work(dubber: Dubber, samples: Tensor) -> None:
+    class Stop(Exception):
+        pass
+
+    def stop() -> None:
+        raise Stop
+
+    with pytest.raises(Stop):
+        Adapter(dubber.weights.geometry, dubber.weights.morphable).adapt(
+            speaker(dubber, samples), stop
+        )
