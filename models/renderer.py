@@ -26,7 +26,8 @@ class RendererConfig:
 
     geometry_width: int = 32  # channels of E_geo's latents, queries and keys
     texture_width: int = 40  # channels of E_tex's latents
-    window: int = 3  # tokens: side of the candidate window in each reference
+    window: int = 3  # tokens: side of Lip-Attention's candidate window in each reference
+    face_window: int = 1  # of Face-Attention's, whose surface is known to a fraction of a pixel
     decoder_width: int = 48
     blur: float = 1.6  # px: what is finer than this belongs to the detail band
 
@@ -44,6 +45,11 @@ class ReferenceLatents:
     face_key: Tensor
     texture: Tensor
     pncc: Tensor
+
+    def last(self, count: int) -> ReferenceLatents:
+        """The last `count` of the references."""
+        maps = (self.lip_key, self.face_key, self.texture, self.pncc)
+        return ReferenceLatents(*(m[:, -count:] for m in maps))
 
 
 @dataclass  # not frozen: training frameworks move and cast its fields in place
@@ -100,9 +106,9 @@ class GuidedHead(nn.Module):
         self.query = nn.Conv2d(width, width, 1)
         # softplus of these are the learned multiples of the geometric distances in the logits
         self.map_scale = nn.Parameter(torch.tensor(3.0))  # PNCC distance inside the window
-        self.cost_scale = nn.Parameter(torch.tensor(2.0))  # expression difference
-        self.turn_scale = nn.Parameter(torch.tensor(4.0))  # pose difference
-        self.sharpness = nn.Parameter(torch.tensor(1.0))  # detail band: softplus + 1 times sharper
+        self.cost_scale = nn.Parameter(torch.tensor(4.0))  # expression difference
+        self.turn_scale = nn.Parameter(torch.tensor(6.0))  # pose difference
+        self.sharpness = nn.Parameter(torch.tensor(3.0))  # detail band: softplus + 1 times sharper
         with torch.no_grad():  # geometry alone decides until training says otherwise
             self.query.weight.mul_(0.1)
 
@@ -139,14 +145,14 @@ def _token_places(place: Tensor) -> Tensor:
     return torch.unflatten(mean.permute(0, 2, 3, 1), 0, (batch, count)) / STRIDE - 0.5
 
 
-def sample_pixels(pictures: Tensor, place: Tensor) -> Tensor:
-    """Bilinear samples: pictures [B, N, C, H, W] at place [B, N, h, w, 2] (pixels, centres at
-    +0.5; the border repeats) -> [B, N, C, h, w]."""
+def sample_pixels(pictures: Tensor, place: Tensor, mode: str = "bilinear") -> Tensor:
+    """Samples of pictures [B, N, C, H, W] at place [B, N, h, w, 2] (pixels, centres at +0.5; the
+    border repeats) -> [B, N, C, h, w]. `mode` "bicubic" keeps what is fine, and may overshoot."""
     batch, count = pictures.shape[:2]
     size = torch.tensor([pictures.shape[-1], pictures.shape[-2]]).to(place)
     grid = (place.flatten(0, 1) * 2 / size - 1).to(pictures.dtype)
     taken = F.grid_sample(
-        pictures.flatten(0, 1), grid, mode="bilinear", padding_mode="border", align_corners=False
+        pictures.flatten(0, 1), grid, mode=mode, padding_mode="border", align_corners=False
     )
     return torch.unflatten(taken, 0, (batch, count))
 
@@ -170,20 +176,20 @@ def mix(values: Tensor, logits: Tensor, sharpness: Tensor | float = 1.0) -> Tens
     return (values * (sharpness * logits).softmax(1)[:, :, None]).sum(1)
 
 
-def copy_pixels(low: Tensor, full: Tensor, logits: Tensor, sharpness: Tensor) -> Tensor:
+def copy_pixels(low: Tensor, detail: Tensor, logits: Tensor, sharpness: Tensor) -> Tensor:
     """Copy pixels from references in two bands.
 
     The coarse band is the attention-weighted mean, which is accurate; the fine band uses the same
     logits, sharpened, so that detail comes from about one reference and is not averaged away.
 
     Args:
-        low: [B, N, 3, h, w] coarse band of the warped references; full: both bands.
+        low: [B, N, 3, h, w] coarse band of the warped references; detail: what it lacks.
         logits: [B, N, h, w]; sharpness: scalar, at least 1.
 
     Returns:
         [B, 3, h, w].
     """
-    return mix(low, logits) + mix(full - low, logits, sharpness)
+    return mix(low, logits) + mix(detail, logits, sharpness)
 
 
 class Decoder(nn.Module):
@@ -227,7 +233,7 @@ class Renderer(nn.Module):
         self.lip_key = nn.Conv2d(c.geometry_width, c.geometry_width, 1)
         self.face_key = nn.Conv2d(c.geometry_width, c.geometry_width, 1)
         self.lip = GuidedHead(c.geometry_width, c.window)
-        self.face = GuidedHead(c.geometry_width, c.window)
+        self.face = GuidedHead(c.geometry_width, c.face_window)
         self.decoder = Decoder(c.texture_width, c.decoder_width)
 
     def encode_references(self, pictures: Tensor, pncc: Tensor) -> ReferenceLatents:

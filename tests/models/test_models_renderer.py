@@ -103,9 +103,9 @@ def test_attention_prefers_the_reference_that_is_deformed_alike(renderer: Render
 
 
 def dense_bias(renderer: Renderer, match: Correspondence, pncc: Tensor, keys: Tensor) -> Tensor:
-    """The face head's prior for every token of every reference, [B, h*w, N*h*w]; NEVER outside
+    """The lip head's prior for every token of every reference, [B, h*w, N*h*w]; NEVER outside
     the 3 x 3 tokens around the place of the target token. Places must be shifts of the whole."""
-    head, count = renderer.face, keys.shape[1]
+    head, count = renderer.lip, keys.shape[1]
     small = torch.nn.functional.avg_pool2d(pncc, STRIDE).flatten(2)
     apart = (keys.flatten(3)[:, :, :, None] - small[:, None, :, :, None]).norm(dim=2)
     soft = torch.nn.functional.softplus
@@ -133,10 +133,10 @@ def test_the_head_is_the_full_attention_under_its_own_prior(renderer: Renderer) 
         match.place + shift, drawn(2, count, *SIZE, seed=8), 0.3 * drawn(2, count, seed=9)
     )
     geometry = renderer.encode_target(pncc)
-    found = renderer.attend(renderer.face, geometry, pncc, latents, match)
+    found = renderer.attend(renderer.lip, geometry, pncc, latents, match)
     full = full_attention(
-        renderer.face.query(geometry),
-        latents.face_key,
+        renderer.lip.query(geometry),
+        latents.lip_key,
         latents.texture,
         dense_bias(renderer, match, pncc, latents.pncc),
     )
@@ -176,18 +176,31 @@ def test_samples_at_pixel_centres_are_the_pixels() -> None:
     assert torch.allclose(between[..., :-1], mean, atol=1e-5)
 
 
+def test_bicubic_samples_keep_what_is_fine() -> None:
+    y = torch.arange(SIZE[0]).view(-1, 1).expand(SIZE)
+    waves = (0.5 + 0.4 * torch.cos(2 * torch.pi * y / 5)).expand(1, 1, 3, *SIZE)
+    place = identity(1, 1).place + torch.tensor([0.0, 0.5])
+    inner = (..., slice(4, -4), slice(None))
+    soft = sample_pixels(waves, place)[inner].std()
+    crisp = sample_pixels(waves, place, "bicubic")[inner].std()
+    assert soft < 0.85 * waves[inner].std()
+    assert crisp > 0.92 * waves[inner].std()
+    own = sample_pixels(waves, identity(1, 1).place, "bicubic")
+    assert torch.allclose(own, waves, atol=1e-5)
+
+
 def test_one_reference_is_copied_as_it_is() -> None:
     full = drawn(2, 1, 3, *SIZE)
     low = blurred(full.flatten(0, 1), 1.6).view_as(full)
     logits = torch.randn(2, 1, *SIZE)
-    copied = copy_pixels(low, full, logits, torch.tensor(2.0))
+    copied = copy_pixels(low, full - low, logits, torch.tensor(2.0))
     assert torch.allclose(copied, full[:, 0], atol=1e-6)
 
 
 def test_equal_references_are_copied_as_they_are() -> None:
     full = drawn(1, 1, 3, *SIZE).expand(-1, 4, -1, -1, -1)
     low = blurred(full.flatten(0, 1), 1.6).view_as(full)
-    copied = copy_pixels(low, full, torch.randn(1, 4, *SIZE), torch.tensor(3.0))
+    copied = copy_pixels(low, full - low, torch.randn(1, 4, *SIZE), torch.tensor(3.0))
     assert torch.allclose(copied, full[:, 0], atol=1e-5)
 
 
@@ -196,7 +209,7 @@ def test_detail_comes_from_the_most_trusted_reference() -> None:
     low = blurred(full.flatten(0, 1), 1.6).view_as(full)
     logits = torch.tensor([0.0, 1.0, 0.5]).view(1, 3, 1, 1).expand(-1, -1, *SIZE)
     weights = logits[0, :, 0, 0].softmax(0)
-    copied = copy_pixels(low, full, logits, torch.tensor(50.0))
+    copied = copy_pixels(low, full - low, logits, torch.tensor(50.0))
     coarse = (low * weights.view(1, 3, 1, 1, 1)).sum(1)
     assert torch.allclose(copied - coarse, (full - low)[:, 1], atol=1e-4)
 
@@ -215,7 +228,7 @@ def test_identity_correspondence_reproduces_the_picture(renderer: Renderer) -> N
     assert sharp >= 1
     copied = copy_pixels(
         sample_pixels(low, match.place),
-        sample_pixels(pictures, match.place),
+        sample_pixels(pictures - low, match.place, "bicubic"),
         found.reference_logits,
         sharp,
     )
