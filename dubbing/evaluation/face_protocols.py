@@ -10,7 +10,6 @@ from statistics import fmean, median
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -86,20 +85,21 @@ def held_out(bench: FaceBench, clip: Clip, self_dub: bool = True) -> Row:
         DubbingError: the clip can't be prepared or is too short.
         OptionInvalid: its face is too small.
     """
-    footage = Footage(bench.studio, clip)
+    studio = bench.studio
+    footage, persona = Footage.of(studio, clip), studio.persona(clip)
     side = footage.face_side
     if side < MIN_FACE:
         raise OptionInvalid(f"{clip.name}: its face of {side:.0f} px is too small to judge")
     targets = spread(footage.usable, bench.frames)
-    groups = held_out_groups(bench.studio.model, footage.speaker, footage.usable, targets)
+    groups = held_out_groups(studio.model, footage.speaker, footage.usable, targets)
     rate = _rate(footage)
     later = {t: _shifted(t, footage.usable, round(SHIFT_S * rate)) for t in targets}
     footage.read({*later.values(), *(f for g in groups for f in g.frames)})
-    motion = _own_motion(bench.studio, footage, clip) if self_dub else None
+    motion = _own_motion(studio, clip) if self_dub else None
     figures = _Figures(bench.judges)
     shown: dict[str, list[Picture]] = {}
     for group in groups:
-        renderer = HeldOutRenderer(footage, group)
+        renderer = HeldOutRenderer(studio.dubber, persona, footage, group)
         for frame in group.targets:
             target = _target(bench.judges, footage, frame)
             tracked = footage.displacement(frame)
@@ -114,7 +114,7 @@ def held_out(bench: FaceBench, clip: Clip, self_dub: bool = True) -> Row:
             figures.add(UNCHANGED, target, replace(made, picture=footage.crop(later[frame])))
             dubbed = made
             if motion is not None:
-                moved = _merged(bench.studio, footage, frame, motion)
+                moved = _merged(studio, footage, frame, motion)
                 dubbed = renderer.make(frame, moved, hidden)
                 figures.add(SELF, target, dubbed)
             figures.identify(footage, target, made, dubbed)
@@ -134,16 +134,16 @@ def dubbed_run(bench: FaceBench, clip: Clip) -> Row:
         DubbingError: the clip can't be prepared.
     """
     studio = bench.studio
-    footage = Footage(studio, clip)
+    footage, persona = Footage.of(studio, clip), studio.persona(clip)
     frames = consecutive(footage, RUN)
-    motion = studio.motion(other_speaker(bench.clips, clip).samples, footage.persona)
+    motion = studio.motion(other_speaker(bench.clips, clip).samples, persona)
     source: list[Picture] = []
     made: list[Picture] = []
     with VideoReader(clip.path) as reader:
         times = [float(t) for t in reader.index.times]
         engine = DubbedFrames(
-            studio.dubber.session(footage.persona), studio.dubber.weights, motion,
-            footage.speaker, footage.persona.template,
+            studio.dubber.session(persona), studio.dubber.weights, motion,
+            footage.speaker, persona.template,
             easing(footage.speaker.reasons, reader.index.count),
         )  # fmt: skip
         decoded = list(reader.read_range(frames[0], frames[-1] + 1))
@@ -156,8 +156,10 @@ def dubbed_run(bench: FaceBench, clip: Clip) -> Row:
             box = footage.boxes[before.index]
             source.append(cut_crop(before.rgb(), box, CROP))
             made.append(cut_crop(frame_rgb(after.frame, before.rotation), box, CROP))
-    moved = torch.stack([_merged(studio, footage, f, motion) for f in frames])
-    still = still_pixels(footage, frames, moved, pictures.STILL)
+    moved = [_merged(studio, footage, f, motion) for f in frames]
+    tracked = [footage.points(f) for f in frames]
+    shaped = [footage.points(f, d) for f, d in zip(frames, moved, strict=True)]
+    still = still_pixels(studio.model, tracked, shaped, pictures.STILL)
     found = pictures.flicker(made, source, still)
     row: Row = {"clip": clip.name, "speaker": clip.speaker, "frames": len(frames)}
     row["flicker"] = None if found is None else found[0] / max(found[1], 1e-6)
@@ -264,7 +266,7 @@ def _change(a: Made, b: Made) -> float:
 
 
 def _rate(footage: Footage) -> float:
-    with VideoReader(footage.clip.path) as reader:
+    with VideoReader(footage.path) as reader:
         return float(reader.video.average_rate or 25)
 
 
@@ -274,12 +276,12 @@ def _shifted(frame: int, usable: Sequence[int], by: int) -> int:
     return min(usable, key=lambda f: abs(f - wanted))
 
 
-def _own_motion(studio: Studio, footage: Footage, clip: Clip) -> Motion:
+def _own_motion(studio: Studio, clip: Clip) -> Motion:
     """Motion of the clip's own sound."""
     samples = clip.samples
     if clip.sound_offset > 0:  # the motion's clock starts with the first picture
         samples = np.pad(samples, (round(clip.sound_offset * SPEECH_RATE), 0))
-    return studio.motion(samples, footage.persona)
+    return studio.motion(samples, studio.persona(clip))
 
 
 def _merged(studio: Studio, footage: Footage, frame: int, motion: Motion) -> Tensor:
@@ -287,7 +289,7 @@ def _merged(studio: Studio, footage: Footage, frame: int, motion: Motion) -> Ten
     net = studio.dubber.weights.geometry
     lower = motion.at(footage.times[frame]).cpu()[None]
     moved = merged_vertices(
-        studio.model, footage.persona.template, footage.beta(frame)[None], net.lower.cpu(), lower
+        studio.model, footage.template, footage.beta(frame)[None], net.lower.cpu(), lower
     )
     return moved[0]
 

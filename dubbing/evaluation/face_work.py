@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dubbing.dubber import Dubber
 from dubbing.evaluation.footage import Footage, Picture, Region
 from dubbing.evaluation.held_out import HeldOut
 from dubbing.evaluation.mesh_warp import (
@@ -19,8 +20,12 @@ from dubbing.evaluation.mesh_warp import (
     paste,
     warp_face,
 )
-from dubbing.evaluation.regions import CROP, Regions, regions_of
-from dubbing.render.session import Patch, RenderSession
+from dubbing.evaluation.regions import CROP, Points, Regions, regions_of
+from dubbing.geometry.morphable import MorphableModel
+from dubbing.persona import Persona
+from dubbing.render.scene import face_windows
+from dubbing.render.session import FacePicture, Patch, RenderSession
+from dubbing.render.window import window_rect
 
 
 @dataclass(frozen=True)
@@ -44,20 +49,27 @@ class HeldOutRenderer:
     and along its border: what lies further in is replaced by the nearest face reference, warped.
     """
 
-    def __init__(self, footage: Footage, held: HeldOut):
+    def __init__(self, dubber: Dubber, persona: Persona, footage: Footage, held: HeldOut):
         self.footage, self.held = footage, held
-        bank = [footage.picture(f) for f in held.bank]
-        persona = replace(footage.persona, bank=bank, bank_frames=held.bank)
-        self._session: RenderSession = footage.studio.dubber.session(persona)
+        self._mesh, self._device = dubber.mesh, dubber.device
+        bank = [self._picture(f, footage.regions[f]) for f in held.bank]
+        known = replace(persona, bank=bank, bank_frames=held.bank)
+        self._session: RenderSession = dubber.session(known)
 
     def make(self, frame: int, displacement: Tensor, hidden: Region) -> Made:
         """The frame with its lower face displaced by [V, 3]; `hidden` from `hidden_source`."""
         footage = self.footage
-        references = [(f, footage.picture(f)) for f in self.held.faces[frame]]
-        patch = self._session.render(
-            frame, footage.picture(frame, hidden), displacement, references
-        )
+        near = [(f, self._picture(f, footage.regions[f])) for f in self.held.faces[frame]]
+        patch = self._session.render(frame, self._picture(frame, hidden), displacement, near)
         return composed(footage, frame, patch)
+
+    def _picture(self, frame: int, region: Region) -> FacePicture:
+        """What the renderer gets of a frame, cut as the engine cuts it."""
+        footage = self.footage
+        window = face_windows(self._mesh, footage.pose(frame)[None].to(self._device))[0]
+        rect = window_rect(window.cpu().numpy(), (footage.size[0], footage.size[1]))
+        part = region.part(*rect)
+        return FacePicture(part.pixels, part.origin, footage.beta(frame), footage.pose(frame))
 
     def hidden_source(self, frame: int, regions: Regions, grey: bool = False) -> Region:
         """The frame's region without its own lower face.
@@ -104,8 +116,8 @@ class HeldOutRenderer:
     ) -> Warped:
         """The face of `reference` on the geometry of `frame` with a displacement."""
         footage = self.footage
-        target = footage.posed(footage.speaker.fit.template + displacement, frame)
-        model, region = footage.studio.model, footage.regions[reference]
+        target = footage.posed(footage.template + displacement, frame)
+        model, region = footage.model, footage.regions[reference]
         place = rect or lower_rect(model, target, (footage.size[0], footage.size[1]))
         there = footage.vertices[footage.row(reference)]
         return warp_face(model, target, there, region.pixels, region.origin, place)
@@ -137,25 +149,24 @@ def composed(footage: Footage, frame: int, patch: Patch) -> Made:
 
 def frame_regions(footage: Footage, frame: int) -> Regions:
     """Regions of the real face in a frame's crop."""
-    return regions_of(footage.studio.model, footage.points(frame))
+    return regions_of(footage.model, footage.points(frame))
 
 
 def still_pixels(
-    footage: Footage, frames: list[int], displacements: Tensor, limit: float
+    model: MorphableModel, tracked: list[Points], made: list[Points], limit: float
 ) -> list[NDArray[np.bool_]]:
-    """Where the lower face of consecutive frames stands still in crop pixels, tracked and made.
+    """Where the lower face of T consecutive frames stands still in crop pixels, in the source and
+    in what was made.
 
     Args:
-        displacements: [T, V, 3] of the made faces; limit: pixels of the crop between frames.
+        tracked, made: T times [V, 3] vertices in crop pixels; limit: pixels between frames.
 
     Returns:
         T masks [256, 256]; the first and the last are empty.
     """
-    tracked = [footage.points(f) for f in frames]
-    made = [footage.points(f, d) for f, d in zip(frames, displacements, strict=True)]
-    masks = [np.zeros((CROP, CROP), bool) for _ in frames]
-    for t in range(1, len(frames) - 1):
-        mask = regions_of(footage.studio.model, tracked[t]).lower
+    masks = [np.zeros((CROP, CROP), bool) for _ in tracked]
+    for t in range(1, len(tracked) - 1):
+        mask = regions_of(model, tracked[t]).lower
         for points in (tracked, made):
             moved = [np.abs(points[t + k][:, :2] - points[t][:, :2]).max(1) for k in (-1, 1)]
             mask = mask & _near_still(points[t], np.maximum(*moved), limit)

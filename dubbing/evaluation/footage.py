@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -12,18 +13,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dubbing.analysis import SpeakerTrack
+from dubbing.analysis import SpeakerTrack, choose_speaker, find_faces, fit_speaker
 from dubbing.dubber import _track_of as track_of
 from dubbing.evaluation.clips import Clip
 from dubbing.evaluation.regions import CROP, Mask, Points
 from dubbing.evaluation.studio import Studio
+from dubbing.geometry.morphable import MorphableModel
 from dubbing.geometry.pose import apply_pose
 from dubbing.media.reader import DecodedFrame, VideoReader
-from dubbing.persona import Persona
+from dubbing.progress import StageProgress
 from dubbing.render.crop import SIDE_SCALE, crop_boxes, cut_crop
-from dubbing.render.scene import face_windows
-from dubbing.render.session import FacePicture
-from dubbing.render.window import window_rect
 
 Picture = NDArray[np.uint8]
 Box = NDArray[np.float32]
@@ -41,10 +40,12 @@ class Region:
         moved = box - np.array([*self.origin, 0], np.float32)
         return cut_crop(self.pixels, moved, CROP)
 
-    def part(self, x: int, y: int, width: int, height: int) -> Picture:
-        """A rectangle of the frame that lies in the region."""
-        left, top = x - self.origin[0], y - self.origin[1]
-        return self.pixels[top : top + height, left : left + width]
+    def part(self, x: int, y: int, width: int, height: int) -> Region:
+        """A rectangle of the frame, as far as it lies in the region."""
+        left, top = max(x - self.origin[0], 0), max(y - self.origin[1], 0)
+        right, bottom = x + width - self.origin[0], y + height - self.origin[1]
+        corner = (left + self.origin[0], top + self.origin[1])
+        return Region(self.pixels[top:bottom, left:right], corner)
 
     def mask(self, crop: Mask, box: Box) -> Mask:
         """A mask of the crop [256, 256] in the region's own pixels [h, w]."""
@@ -60,26 +61,48 @@ class Region:
 
 @dataclass(frozen=True)
 class Footage:
-    """A clip with its speaker's geometry.
+    """A video with the geometry of its speaker.
 
     Attributes:
-        size: (width, height) of the frames, known after `read`; times: seconds since the first
-            frame; regions: pictures of the frames that `read` was asked for.
+        path: the file; model: on the CPU; speaker: its track in the file.
+        times: seconds since the first frame, size: (width, height), regions: pictures of the
+            frames that `read` was asked for; all known after `read`.
     """
 
-    studio: Studio
-    clip: Clip
+    path: Path
+    model: MorphableModel
+    speaker: SpeakerTrack
     times: list[float] = field(default_factory=list)
     regions: dict[int, Region] = field(default_factory=dict)
     size: list[int] = field(default_factory=list)
 
-    @cached_property
-    def persona(self) -> Persona:
-        return self.studio.persona(self.clip)
+    @classmethod
+    def of(cls, studio: Studio, clip: Clip) -> Footage:
+        """A clip as its persona knows it."""
+        return cls(clip.path, studio.model, track_of(studio.persona(clip)))
 
-    @cached_property
-    def speaker(self) -> SpeakerTrack:
-        return track_of(self.persona)
+    @classmethod
+    def tracked(cls, path: Path, model: MorphableModel, template: Tensor | None = None) -> Footage:
+        """A video whose largest face is tracked now.
+
+        Args:
+            template: [V, 3] the face's neutral shape where it is known.
+
+        Raises:
+            InputNotFound, NotAVideo: see `VideoReader`.
+            NoFaceFound: no usable face.
+        """
+        with VideoReader(path) as reader:
+            faces = find_faces(reader, StageProgress(None, "analyse", reader.estimated_frames))
+            track = choose_speaker(faces, None, path)
+            speaker = fit_speaker(model, faces, track, template)
+            times = [float(t) for t in reader.index.times]
+        return cls(path, model, speaker, times)
+
+    @property
+    def template(self) -> Tensor:
+        """Neutral face [V, 3]."""
+        return self.speaker.fit.template
 
     @cached_property
     def usable(self) -> list[int]:
@@ -90,7 +113,7 @@ class Footage:
     def vertices(self) -> Tensor:
         """Projected vertices [T, V, 3] in frame pixels, one row per row of the track."""
         fit = self.speaker.fit
-        return apply_pose(self.studio.model.vertices(fit.template, fit.beta), fit.pose)
+        return apply_pose(self.model.vertices(fit.template, fit.beta), fit.pose)
 
     @cached_property
     def boxes(self) -> dict[int, Box]:
@@ -121,14 +144,14 @@ class Footage:
 
     def displacement(self, frame: int) -> Tensor:
         """Tracked displacement [V, 3] from the template."""
-        return self.studio.model.expression_vertices(self.beta(frame)[None])[0]
+        return self.model.expression_vertices(self.beta(frame)[None])[0]
 
     def points(self, frame: int, displacement: Tensor | None = None) -> Points:
         """Vertices [V, 3] in pixels of the frame's crop, tracked or of another displacement."""
         if displacement is None:
             vertices = self.vertices[self.row(frame)]
         else:
-            vertices = self.posed(self.speaker.fit.template + displacement, frame)
+            vertices = self.posed(self.template + displacement, frame)
         return self.in_crop(vertices, frame)
 
     def posed(self, face: Tensor, frame: int) -> Tensor:
@@ -145,7 +168,7 @@ class Footage:
     def read(self, frames: Collection[int]) -> None:
         """Decode the clip once; keep the face's surroundings in `frames`."""
         wanted = set(frames)
-        with VideoReader(self.clip.path) as reader:
+        with VideoReader(self.path) as reader:
             for frame in reader:
                 if frame.index in wanted:
                     self.regions[frame.index] = self._region(frame)
@@ -154,28 +177,11 @@ class Footage:
 
     def _region(self, frame: DecodedFrame) -> Region:
         left, top, side = (float(v) for v in self.boxes[frame.index])
-        room = 4 * side / CROP + 3
-        x, y, width, height = self._window(frame.index, frame.size)
-        x0, y0 = min(int(left - room), x), min(int(top - room), y)
-        x1 = max(int(left + side + room) + 1, x + width)
-        y1 = max(int(top + side + room) + 1, y + height)
-        x0, y0 = max(x0, 0), max(y0, 0)
-        x1, y1 = min(x1, frame.size[0]), min(y1, frame.size[1])
+        room = 4 * side / CROP + 3  # what `cut_crop` averages over, and more
+        x0, y0 = max(int(left - room), 0), max(int(top - room), 0)
+        x1 = min(int(left + side + room) + 1, frame.size[0])
+        y1 = min(int(top + side + room) + 1, frame.size[1])
         return Region(frame.rgb_region(x0, y0, x1 - x0, y1 - y0), (x0, y0))
-
-    def _window(self, frame: int, size: tuple[int, int]) -> tuple[int, int, int, int]:
-        mesh = self.studio.dubber.mesh
-        pose = self.pose(frame)[None].to(self.studio.dubber.device)
-        return window_rect(face_windows(mesh, pose)[0].cpu().numpy(), size)
-
-    def picture(self, frame: int, region: Region | None = None) -> FacePicture:
-        """What the renderer gets of a frame, cut as the engine cuts it; from another picture of it
-        where one is given."""
-        source = region or self.regions[frame]
-        x, y, width, height = self._window(frame, (self.size[0], self.size[1]))
-        return FacePicture(
-            source.part(x, y, width, height), (x, y), self.beta(frame), self.pose(frame)
-        )
 
     def crop(self, frame: int) -> Picture:
         """The real face crop [256, 256, 3]."""

@@ -54,10 +54,18 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def footage(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> Footage:
-    dubber = Dubber.from_pretrained(device="cpu")
-    studio = Studio(dubber, tmp_path_factory.mktemp("personas"))
-    return Footage(studio, Clip(clips / "a.mkv", "ann"))
+def studio(tmp_path_factory: pytest.TempPathFactory) -> Studio:
+    return Studio(Dubber.from_pretrained(device="cpu"), tmp_path_factory.mktemp("personas"))
+
+
+@pytest.fixture(scope="module")
+def clip(clips: Path) -> Clip:
+    return Clip(clips / "a.mkv", "ann")
+
+
+@pytest.fixture(scope="module")
+def footage(studio: Studio, clip: Clip) -> Footage:
+    return Footage.of(studio, clip)
 
 
 def track_of(frames: int) -> SpeakerTrack:
@@ -150,11 +158,13 @@ def test_regions_are_parts_of_the_lower_face() -> None:
     assert not found.lower[: round(float(scaled[4, 1]))].any()  # nothing above the nose's tip
 
 
-def test_a_made_frame_does_not_depend_on_the_lower_face_that_it_replaces(footage: Footage) -> None:
+def test_a_made_frame_does_not_depend_on_the_lower_face_that_it_replaces(
+    studio: Studio, clip: Clip, footage: Footage
+) -> None:
     target = footage.usable[len(footage.usable) // 2]
-    (held,) = held_out_groups(footage.studio.model, footage.speaker, footage.usable, [target])
+    (held,) = held_out_groups(studio.model, footage.speaker, footage.usable, [target])
     footage.read(held.frames)
-    renderer = HeldOutRenderer(footage, held)
+    renderer = HeldOutRenderer(studio.dubber, studio.persona(clip), footage, held)
     regions = frame_regions(footage, target)
     hidden = renderer.hidden_source(target, regions)
     region = footage.regions[target]
