@@ -60,7 +60,11 @@ class HeldOutRenderer:
         """The frame with its lower face displaced by [V, 3]; `hidden` from `hidden_source`."""
         footage = self.footage
         near = [(f, self._picture(f, footage.regions[f])) for f in self.held.faces[frame]]
-        patch = self._session.render(frame, self._picture(frame, hidden), displacement, near)
+        # tracking ends with registration, which needs the frame as it is; what is hidden is the
+        # picture that the result could be copied from
+        offset = self._session.register(self._picture(frame, footage.regions[frame]))
+        source = replace(self._picture(frame, hidden), offset=offset)
+        patch = self._session.render(frame, source, displacement, near)
         return composed(footage, frame, patch)
 
     def _picture(self, frame: int, region: Region) -> FacePicture:
