@@ -32,8 +32,9 @@ def match_colour(made: Tensor, source: Tensor, mask: Tensor, moved: Tensor) -> T
     trusted = 4 * mask * (1 - mask) * torch.exp(-((moved / STILL) ** 2))
     height, width = mask.shape[-2:]
     grid = (max(height // 8, 1), max(width // 8, 1))
-    light = torch.cat([source, made]).clamp(0, 1) ** GAMMA * trusted
-    shrunk = F.interpolate(torch.cat([light, trusted])[None], grid, mode="area")
+    half = F.avg_pool2d(torch.cat([source, made, trusted])[None], 2, ceil_mode=True)
+    light, trusted = half[:, :6].clamp(0, 1) ** GAMMA * half[:, 6:], half[:, 6:]
+    shrunk = F.interpolate(torch.cat([light, trusted], 1), grid, mode="area")
     wide = blurred(shrunk, 2.0) + 0.1 * blurred(shrunk, 6.0)
     floor = FLOOR * (wide[:, 6:] + 1e-3)  # where nothing is trusted the gain is 1
     gain = ((wide[:, :3] + floor) / (wide[:, 3:6] + floor)).clamp(1 / LARGEST, LARGEST)

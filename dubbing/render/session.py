@@ -21,8 +21,8 @@ from dubbing.geometry.topology import LIPS
 from dubbing.models.attention import Attended
 from dubbing.models.renderer import (
     Correspondence,
-    GuidedHead,
-    ReferenceLatents,
+    LipReferences,
+    Priors,
     Renderer,
     blurred,
     mix,
@@ -49,6 +49,7 @@ from dubbing.render.scene import (
 from dubbing.render.window import cut_window
 
 MAX_LIPS = 8  # references of the bank that a frame's attention reads: those deformed most like it
+MAX_COARSE = 8  # references whose coarse band is mixed, and
 MAX_DETAIL = 4  # references whose detail is copied; the weights of the others are next to nothing
 APART = 0.7  # logit per frame of distance: of face references that fit alike the nearest in time
 # is preferred, whose light and pose are the frame's own
@@ -95,6 +96,7 @@ class _Reference:
         pixels: [H, W, 3] uint8; origin: [2] (x, y) of them in the frame.
         offset: [V + R, 2] registration of the geometry, in window pixels.
         states: registered geometry.
+        texture: [1, 1, D, h/4, w/4] latents.
     """
 
     coarse: Tensor
@@ -102,7 +104,7 @@ class _Reference:
     origin: Tensor
     offset: Tensor
     states: FaceStates
-    latents: ReferenceLatents
+    texture: Tensor
 
 
 @dataclass(frozen=True)
@@ -149,7 +151,9 @@ class RenderSession:
         self._bank = bank
         self._details: OrderedDict[int, tuple[_Reference, Tensor]] = OrderedDict()
         self._bank_states = _join([r.states for r in bank])
-        self._bank_latents = _join_latents([r.latents for r in bank])
+        self._lip_references = renderer.lip_references(
+            _joined([r.texture for r in bank]), reference_maps(mesh, self._bank_states)[None]
+        )
 
     @torch.inference_mode()
     def render(
@@ -178,14 +182,14 @@ class RenderSession:
         corner = lip_corner(self.mesh, target, pose)
         like = self._alike(target)
         bank = [self._bank[k] for k in like.tolist()]
-        lip_states, lip_latents = self._bank_states[like], _chosen(self._bank_latents, like)
+        lip_states, lips = self._bank_states[like], _chosen(self._lip_references, like)
         face = [*near, *bank]
         states = _join([*(r.states for r in near), lip_states])
-        latents = _join_latents([*(r.latents for r in near), lip_latents])
         match = correspond(maps.raster, target, states, len(face))
         raster = part_of(maps.raster, corner, LIP_WINDOW)
         lip_match = correspond(raster, target, lip_states, len(bank), corner)
-        by_face, by_lips = self._attend(maps, corner, latents, match, lip_latents, lip_match)
+        by_face = self.renderer.face(_joined([r.texture for r in face]), match)
+        by_lips = self._attend_lips(maps, corner, lips, lip_match)
         apart = [min(abs(number - key), MAX_APART) for number, _ in references]
         apart += [MAX_APART] * len(bank)
         nearness = -APART * torch.tensor(apart, device=self.device)[:, None, None]
@@ -259,24 +263,20 @@ class RenderSession:
     ) -> _Reference:
         """Encode one reference; `image` is its window."""
         states = shifted(tracked, offset[None])
-        maps = reference_maps(self.mesh, states)
-        latents = self.renderer.encode_references(image[None], maps[None])
+        texture = self.renderer.encode_textures(image[None])
         coarse = blurred(image, self.renderer.config.blur)[0]
         place = torch.tensor(picture.origin, device=self.device).float()
-        return _Reference(coarse, picture.pixels, place, offset, states, latents)
+        return _Reference(coarse, picture.pixels, place, offset, states, texture)
 
-    def _attend(
-        self, maps: TargetMaps, corner: Tensor, latents: ReferenceLatents, match: Correspondence,
-        lip_latents: ReferenceLatents, lip_match: Correspondence,
-    ) -> tuple[Attended, Attended]:  # fmt: skip
+    def _attend_lips(
+        self, maps: TargetMaps, corner: Tensor, lips: LipReferences, match: Correspondence
+    ) -> Attended:
         r = self.renderer
         geometry = r.encode_target(maps.pncc)
-        lip_geometry = cut(geometry, corner // 4, (LIP_WINDOW[0] // 4, LIP_WINDOW[1] // 4))
-        lip_pncc = cut(maps.pncc, corner, LIP_WINDOW)
-        lips = cut(maps.lips, corner, LIP_WINDOW)
-        by_face = r.attend(r.face, geometry, maps.pncc, latents, match, maps.mask)
-        by_lips = r.attend(r.lip, lip_geometry, lip_pncc, lip_latents, lip_match, lips)
-        return by_face, by_lips
+        geometry = cut(geometry, corner // 4, (LIP_WINDOW[0] // 4, LIP_WINDOW[1] // 4))
+        pncc, seen = cut(maps.pncc, corner, LIP_WINDOW), cut(maps.lips, corner, LIP_WINDOW)
+        found: Attended = r.lip(geometry, pncc, lips, match, seen)
+        return found
 
     def _drift(self, maps: TargetMaps, target: FaceStates, source: FaceStates) -> Tensor:
         """[1, 1, h, w] distance between target and source geometry in window pixels."""
@@ -321,15 +321,17 @@ class RenderSession:
 
     def _copy(
         self, sources: _Sources, seen: Tensor, grid: Tensor, size: tuple[int, int],
-        head: GuidedHead,
+        head: Priors,
     ) -> Tensor:  # fmt: skip
         """Two-band copy (see `copy_pixels`) where `seen` [1, 1, h, w] counts: the coarse band on
         the window's grid, enlarged; the detail at the frame's own pixels. [3, H, W]."""
-        references, logits = sources.references, sources.found.reference_logits
-        place = sources.match.place
+        logits, place = sources.found.reference_logits, sources.match.place
+        best = _strongest(logits, seen, MAX_COARSE)
+        references = [sources.references[k] for k in best.tolist()]
+        logits, place = logits[:, best], place[:, best]
         coarse = sample_pixels(torch.stack([r.coarse for r in references])[None], place)
         out = _sample(mix(coarse, logits), grid, size)
-        sharp = logits * self.renderer.detail_sharpness(head)
+        sharp = logits * head.detail_sharpness
         best = _strongest(sharp, seen, MAX_DETAIL)
         weights = _sample(sharp[:, best], grid, size).softmax(0)
         places = _sample(place[0, best].permute(0, 3, 1, 2).flatten(0, 1)[None], grid, size)
@@ -444,14 +446,13 @@ def _join(states: list[FaceStates]) -> FaceStates:
     return FaceStates(*(torch.cat([getattr(s, n) for s in states]) for n in names))
 
 
-def _chosen(latents: ReferenceLatents, index: Tensor) -> ReferenceLatents:
-    """The references `index` [K] of one picture's latents."""
-    maps = (latents.lip_key, latents.face_key, latents.texture, latents.pncc)
+def _joined(textures: list[Tensor]) -> Tensor:
+    """References [1, 1, D, h, w] side by side [1, N, D, h, w], channels last in memory."""
+    return torch.cat([t.permute(0, 1, 3, 4, 2) for t in textures], 1).permute(0, 1, 4, 2, 3)
+
+
+def _chosen(references: LipReferences, index: Tensor) -> LipReferences:
+    """The references `index` [K]."""
+    maps = (references.key, references.texture, references.pncc)
     last = (m.permute(0, 1, 3, 4, 2)[:, index].permute(0, 1, 4, 2, 3) for m in maps)
-    return ReferenceLatents(*last)  # channels stay last in memory
-
-
-def _join_latents(latents: list[ReferenceLatents]) -> ReferenceLatents:
-    names = ("lip_key", "face_key", "texture", "pncc")
-    last = (torch.cat([getattr(s, n).permute(0, 1, 3, 4, 2) for s in latents], 1) for n in names)
-    return ReferenceLatents(*(m.permute(0, 1, 4, 2, 3) for m in last))  # channels last in memory
+    return LipReferences(*last)  # channels stay last in memory

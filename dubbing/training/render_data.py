@@ -36,8 +36,8 @@ class RenderBatch:
 
     Attributes:
         truth [B, 3, h, w] RGB 0..1; pncc [B, 3, h, w]; mask, lips [B, 1, h, w];
-        pictures, reference_pncc [B, N, 3, h, w]; face_match of all, lip_match of the last N_LIP;
-        corner [B, 2] of the lip window.
+        pictures [B, N, 3, h, w]; face_match of all of them; lip_pncc [B, N_LIP, 3, h, w] and
+        lip_match of the last ones; corner [B, 2] of the lip window.
     """
 
     truth: Tensor
@@ -45,8 +45,8 @@ class RenderBatch:
     mask: Tensor
     lips: Tensor
     pictures: Tensor
-    reference_pncc: Tensor
     face_match: Correspondence
+    lip_pncc: Tensor
     lip_match: Correspondence
     corner: Tensor
 
@@ -108,7 +108,6 @@ class RenderBatcher:
         target, n = states[:1], len(near)
         maps = target_maps(self.mesh, target)
         corner = lip_corner(self.mesh, target, clip.clip.pose[[clip.frames[row]]])
-        pncc = reference_maps(self.mesh, states[1:])
         raster = part_of(maps.raster, corner, LIP_WINDOW)
         return RenderBatch(
             truth=images[:1],
@@ -116,8 +115,8 @@ class RenderBatcher:
             mask=maps.mask,
             lips=maps.lips,
             pictures=images[None, 1:],
-            reference_pncc=pncc[None],
             face_match=correspond(maps.raster, target, states[1:], len(rows) - 1),
+            lip_pncc=reference_maps(self.mesh, states[1 + n :])[None],
             lip_match=correspond(raster, target, states[1 + n :], len(lips), corner),
             corner=corner,
         )

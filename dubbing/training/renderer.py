@@ -24,7 +24,7 @@ from dubbing.models.discriminator import (
 from dubbing.models.perceptual import PerceptualLoss
 from dubbing.models.renderer import (
     Correspondence,
-    GuidedHead,
+    Priors,
     Renderer,
     RendererConfig,
     blurred,
@@ -60,14 +60,13 @@ class Stage2(nn.Module):
     def forward(self, b: RenderBatch) -> tuple[Tensor, Tensor]:
         """The rendered window and, before the decoder's repair, the copied one: [B, 3, h, w]."""
         r = self.renderer
-        known = r.encode_references(b.pictures, b.reference_pncc)
-        count = b.lip_match.place.shape[1]
-        lips = known.last(count)
+        count = b.lip_pncc.shape[1]
+        texture = r.encode_textures(b.pictures)
+        lips = r.lip_references(texture[:, -count:], b.lip_pncc)
         geometry = r.encode_target(b.pncc)
         lip_geometry = cut(geometry, b.corner // 4, (LIP_WINDOW[0] // 4, LIP_WINDOW[1] // 4))
-        by_face = r.attend(r.face, geometry, b.pncc, known, b.face_match)
-        lip_pncc = cut(b.pncc, b.corner, LIP_WINDOW)
-        by_lips = r.attend(r.lip, lip_geometry, lip_pncc, lips, b.lip_match)
+        by_face = r.face(texture, b.face_match)
+        by_lips = r.lip(lip_geometry, cut(b.pncc, b.corner, LIP_WINDOW), lips, b.lip_match)
         low = blurred(b.pictures.flatten(0, 1), r.config.blur).view_as(b.pictures)
         detail = b.pictures - low
         face_copy = self._copy(low, detail, b.face_match, by_face, r.face)
@@ -82,13 +81,13 @@ class Stage2(nn.Module):
         return copied + r.decoder(latent, b.pncc, copied), copied
 
     def _copy(
-        self, low: Tensor, detail: Tensor, match: Correspondence, found: Attended, head: GuidedHead
+        self, low: Tensor, detail: Tensor, match: Correspondence, found: Attended, head: Priors
     ) -> Tensor:
         return copy_pixels(
             sample_pixels(low, match.place),
             sample_pixels(detail, match.place, "bicubic"),
             found.reference_logits,
-            self.renderer.detail_sharpness(head),
+            head.detail_sharpness,
         )
 
 
@@ -144,10 +143,6 @@ class _Trainer:
     ):  # fmt: skip
         self.fabric, self.options, self.batcher = fabric, options, batcher
         stage = Stage2(Renderer(RendererConfig()))
-        # Learned queries made Face-Attention switch between references from token to token, seen
-        # as patches along the jaw (0.9 dB worse on unseen people): geometry alone decides there.
-        for parameter in stage.renderer.face.query.parameters():
-            nn.init.zeros_(parameter).requires_grad_(False)
         # How sharply detail is chosen is a decision, not a regression: L1 would choose the mean.
         for head in (stage.renderer.face, stage.renderer.lip):
             head.sharpness.requires_grad_(False).fill_(DETAIL_SHARPNESS)

@@ -212,7 +212,8 @@ def test_a_batch_is_what_it_says(prepared: Path, geometry: Path) -> None:
     again = RenderBatcher(clips, model, seed=0).draw(3)
     assert torch.equal(batch.truth, again.truth)
     assert batch.truth.shape == batch.pncc.shape == (3, 3, 144, 192)
-    assert batch.pictures.shape == batch.reference_pncc.shape == (3, 10, 3, 144, 192)
+    assert batch.pictures.shape == (3, 10, 3, 144, 192)
+    assert batch.lip_pncc.shape == (3, 5, 3, 144, 192)
     assert batch.face_match.place.shape == (3, 10, 144, 192, 2)
     assert batch.lip_match.place.shape == (3, 5, 80, 120, 2)
     for pictures in (batch.truth, batch.pictures):
