@@ -8,6 +8,7 @@ neither takes.
 from __future__ import annotations
 
 import logging
+from array import array
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -75,12 +76,13 @@ class VideoWriter:
         self._like = like
         self._time_base = like.time_base
         self._durations: dict[int, int] = {}
+        self._coded = array("q")  # PTS in the order of the packets
         self._last_pts: int | None = None
         self._opened = False
         self.shift = 0
         """ticks added to every PTS, because no container holds times before 0; mostly 0"""
         self.frames = 0
-        self.container_format = _container_format(self.codec_name, like.time_base)
+        self.container_format = container_format(self.codec_name, like.time_base)
         if self.pix_fmt != like.pix_fmt:
             log.info("encoding %s as %s", like.pix_fmt, self.pix_fmt)
         if like.display_matrix is not None and self.container_format == "nut":
@@ -88,8 +90,9 @@ class VideoWriter:
         quality = quality_options(codec, crf, preset) | (options or {})
         with disk_errors(self.path):
             self._container = av.open(
-                str(self.path), "w", format=self.container_format, options=self._clock_options()
-            )
+                str(self.path), "w", format=self.container_format,
+                options=clock_options(self.container_format, self._time_base),
+            )  # fmt: skip
         self._stream = self._new_stream(quality, threads)
 
     def __enter__(self) -> Self:
@@ -161,6 +164,15 @@ class VideoWriter:
             self._mux(self._stream.encode(None))
             self._container.close()
 
+    @property
+    def delay(self) -> int:
+        """Frames by which decoding runs ahead of showing: 0 without B-frames. Known after `close`.
+
+        With DTS[i] = PTS in order of time [i - delay] no packet is decoded after it is shown.
+        """
+        rank = {pts: place for place, pts in enumerate(sorted(self._coded))}
+        return max((place - rank[pts] for place, pts in enumerate(self._coded)), default=0)
+
     def _encode(self, frame: av.VideoFrame, pts: int) -> None:
         where = f"frame {self.frames - 1} at {float(pts * self._time_base):.3f} s"
         try:
@@ -178,6 +190,7 @@ class VideoWriter:
     def _mux(self, packets: list[av.Packet[Any]]) -> None:
         for packet in packets:
             if packet.pts is not None and packet.time_base == self._time_base:
+                self._coded.append(packet.pts)
                 packet.duration = self._durations.pop(packet.pts, packet.duration)
             self._container.mux(packet)
 
@@ -193,12 +206,6 @@ class VideoWriter:
             return LIMITED, matrix_code(UNSPECIFIED, like.height)
         full = any("yuvj" in name for name in (like.pix_fmt, self.pix_fmt))
         return FULL if full else like.color_range, like.color_space
-
-    def _clock_options(self) -> dict[str, str]:
-        if self.container_format == "nut":
-            return {}
-        clock = str(self._time_base.denominator)
-        return {"video_track_timescale": clock, "movie_timescale": clock}
 
     def _new_stream(self, options: dict[str, str], threads: int) -> Any:
         like = self._like
@@ -223,7 +230,7 @@ class VideoWriter:
         return stream
 
 
-def _container_format(codec_name: str, time_base: Fraction) -> str:
+def container_format(codec_name: str, time_base: Fraction) -> str:
     """Muxer of the intermediate for that codec: mp4, mov or nut."""
     if time_base.denominator > MAX_TIMESCALE:
         return "nut"
@@ -232,3 +239,20 @@ def _container_format(codec_name: str, time_base: Fraction) -> str:
     if codec_name in ("prores", "mjpeg", "dnxhd", "png"):
         return "mov"
     return "nut"
+
+
+def codec_muxer(codec: str, time_base: Fraction) -> str:
+    """Muxer of the intermediate for the encoder `codec`.
+
+    Raises:
+        OptionInvalid: there is no such encoder.
+    """
+    return container_format(str(video_encoder(codec).canonical_name), time_base)
+
+
+def clock_options(muxer: str, time_base: Fraction) -> dict[str, str]:
+    """Options with which that muxer keeps times to the tick of `time_base`."""
+    if muxer == "nut":
+        return {}
+    clock = str(time_base.denominator)
+    return {"video_track_timescale": clock, "movie_timescale": clock}
