@@ -45,6 +45,7 @@ log = logging.getLogger(__name__)
 L1, PERCEPTUAL, COPIED, ADVERSARIAL, MATCHING = 10.0, 0.1, 6.0, 0.004, 0.2
 LIP_WEIGHT = 3.0
 DETAIL_SHARPNESS = 7.0  # detail is chosen with logits about 8 times those of the coarse band
+LIP_COST = 7.0  # of a unit of expression difference: lips come from one or two references
 PRIOR_RATE = 20.0  # times the learning rate: single numbers that many pixels agree on
 EMA = 0.99
 VALIDATION = 32  # targets
@@ -143,9 +144,11 @@ class _Trainer:
     ):  # fmt: skip
         self.fabric, self.options, self.batcher = fabric, options, batcher
         stage = Stage2(Renderer(RendererConfig()))
-        # How sharply detail is chosen is a decision, not a regression: L1 would choose the mean.
+        # How sharply references are chosen is a decision, not a regression: L1 would choose the
+        # mean, which washes out teeth and the line between the lips.
         for head in (stage.renderer.face, stage.renderer.lip):
             head.sharpness.requires_grad_(False).fill_(DETAIL_SHARPNESS)
+        stage.renderer.lip.cost_scale.requires_grad_(False).fill_(LIP_COST)
         judge = nn.ModuleList([PatchDiscriminator(), PatchDiscriminator()])
         self.average = torch.optim.swa_utils.AveragedModel(
             stage.to(fabric.device),
