@@ -55,11 +55,13 @@ class Correspondence:
         cost: [B, N, h, w] how differently the face is deformed there (lengths of expression
             differences, about 0..3).
         turn: [B, N] angle between the head poses in radians.
+        mouth: [B, N] mean of the expression difference over the lips, in the unit of `cost`.
     """
 
     place: Tensor
     cost: Tensor
     turn: Tensor
+    mouth: Tensor
 
 
 class Residual(nn.Module):
@@ -130,13 +132,18 @@ class FaceHead(Priors):
 
 
 class LipHead(Priors):
-    """Lip-Attention: inside the mouth geometry says little, so features decide as well."""
+    """Lip-Attention: inside the mouth geometry says little, so features decide as well.
+
+    A mouth is one thing: teeth of one picture and a tongue of another make a grey haze. So the
+    difference between the whole mouths counts beside that at the point.
+    """
 
     def __init__(self, width: int, window: int):
         super().__init__()
         self.window = window
         self.query = nn.Conv2d(width, width, 1)
         self.map_scale = nn.Parameter(torch.tensor(3.0))  # PNCC distance inside the window
+        self.mouth_scale = nn.Parameter(torch.tensor(60.0))  # difference between whole mouths
         with torch.no_grad():  # geometry alone decides until training says otherwise
             self.query.weight.mul_(0.1)
 
@@ -155,6 +162,7 @@ class LipHead(Priors):
         index, inside = candidates(_token_places(match.place), self.window, *key.shape[-2:])
         count = index.shape[1]
         prior = self.prior(F.avg_pool2d(match.cost, STRIDE), match.turn)
+        prior = prior - F.softplus(self.mouth_scale) * match.mouth[..., None, None]
         prior = torch.where(inside, prior[..., None], NEVER)
         rows, bias = table_rows(index, key.shape[-2] * key.shape[-1]), query_rows(prior)
         colour = F.avg_pool2d(pncc, STRIDE).flatten(2).transpose(1, 2).reshape(-1, 1, 3)

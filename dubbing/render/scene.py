@@ -14,6 +14,7 @@ from torch import Tensor
 
 from dubbing.geometry.pose import apply_pose, rotation_matrix
 from dubbing.geometry.raster import Raster, rasterize
+from dubbing.geometry.topology import LIPS
 from dubbing.models.geometry_net import VERTEX_SCALE
 from dubbing.models.renderer import Correspondence, blurred
 from dubbing.render.mesh import RenderMesh, extended_displacement
@@ -154,7 +155,8 @@ def correspond(
     relative = torch.unflatten(references.rotation, 0, grouped).transpose(-1, -2)
     relative = relative @ target.rotation[:, None]
     trace = relative.diagonal(dim1=-2, dim2=-1).sum(-1)
-    return Correspondence(place, maps[:, :, 2], ((trace - 1) / 2).clamp(-1, 1).acos())
+    turn = ((trace - 1) / 2).clamp(-1, 1).acos()
+    return Correspondence(place, maps[:, :, 2], turn, cost[:, :, list(LIPS), 0].mean(2))
 
 
 def lip_corner(mesh: RenderMesh, states: FaceStates, pose: Tensor) -> Tensor:
@@ -181,7 +183,8 @@ def part_of_match(
 ) -> Correspondence:
     """Equal parts of a correspondence with its last `count` references."""
     place = cut(match.place[:, -count:].movedim(-1, 2), corner, size).movedim(2, -1)
-    return Correspondence(place, cut(match.cost[:, -count:], corner, size), match.turn[:, -count:])
+    cost = cut(match.cost[:, -count:], corner, size)
+    return Correspondence(place, cost, match.turn[:, -count:], match.mouth[:, -count:])
 
 
 def cut(maps: Tensor, corner: Tensor, size: tuple[int, int]) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
@@ -56,9 +56,7 @@ def to_device(batch: RenderBatch, device: torch.device) -> RenderBatch:
 
     def move(value: Tensor | Correspondence) -> Tensor | Correspondence:
         if isinstance(value, Correspondence):
-            return Correspondence(
-                value.place.to(device), value.cost.to(device), value.turn.to(device)
-            )
+            return Correspondence(*(getattr(value, f.name).to(device) for f in fields(value)))
         return value.to(device)
 
     return RenderBatch(**{k: move(v) for k, v in vars(batch).items()})  # type: ignore[arg-type]
@@ -132,7 +130,10 @@ def _stack(rows: Sequence[RenderBatch]) -> RenderBatch:
     def join(values: list[Tensor] | list[Correspondence]) -> Tensor | Correspondence:
         if isinstance(values[0], Correspondence):
             return Correspondence(
-                *(torch.cat([getattr(v, k) for v in values]) for k in ("place", "cost", "turn"))
+                *(
+                    torch.cat([getattr(v, k) for v in values])
+                    for k in ("place", "cost", "turn", "mouth")
+                )
             )
         return torch.cat([v for v in values if isinstance(v, Tensor)])
 

@@ -38,14 +38,16 @@ from dubbing.training.geometry import append_csv
 from dubbing.training.options import RendererTrainOptions
 from dubbing.training.render_clips import load_render_clips
 from dubbing.training.render_data import RenderBatch, RenderBatcher, to_device
-from dubbing.weights import RENDERER, load_morphable, save_network
+from dubbing.weights import RENDERER, load_morphable, load_renderer, save_network
 
 log = logging.getLogger(__name__)
 
-L1, PERCEPTUAL, COPIED, ADVERSARIAL, MATCHING = 10.0, 0.1, 6.0, 0.004, 0.2
+L1, PERCEPTUAL, COPIED, ADVERSARIAL, MATCHING = 10.0, 0.5, 6.0, 0.004, 0.2
+SMOOTH = 1.6  # px: the decoder answers for colours; of detail L1 would only take away
 LIP_WEIGHT = 3.0
 DETAIL_SHARPNESS = 7.0  # detail is chosen with logits about 8 times those of the coarse band
 LIP_COST = 7.0  # of a unit of expression difference: lips come from one or two references
+MOUTH_COST = 60.0  # of a unit between whole mouths
 PRIOR_RATE = 20.0  # times the learning rate: single numbers that many pixels agree on
 EMA = 0.99
 VALIDATION = 32  # targets
@@ -145,12 +147,14 @@ class _Trainer:
         check: RenderBatcher,
     ):  # fmt: skip
         self.fabric, self.options, self.batcher = fabric, options, batcher
-        stage = Stage2(Renderer(RendererConfig()))
+        start = options.start
+        stage = Stage2(Renderer(RendererConfig()) if start is None else load_renderer(start))
         # How sharply references are chosen is a decision, not a regression: L1 would choose the
         # mean, which washes out teeth and the line between the lips.
         for head in (stage.renderer.face, stage.renderer.lip):
             head.sharpness.requires_grad_(False).fill_(DETAIL_SHARPNESS)
         stage.renderer.lip.cost_scale.requires_grad_(False).fill_(LIP_COST)
+        stage.renderer.lip.mouth_scale.requires_grad_(False).fill_(MOUTH_COST)
         judge = nn.ModuleList([PatchDiscriminator(), PatchDiscriminator()])
         self.average = torch.optim.swa_utils.AveragedModel(
             stage.to(fabric.device),
@@ -226,7 +230,7 @@ class _Trainer:
         made, copied = made.float(), copied.float()
         weight = 0.1 + batch.mask + LIP_WEIGHT * batch.lips
         terms = {
-            "l1": L1 * ((made - batch.truth).abs() * weight).mean(),
+            "l1": L1 * (blurred(made - batch.truth, SMOOTH).abs() * weight).mean(),
             "copied": COPIED * ((copied - batch.truth).abs() * weight).mean(),
         }
         boxes = [cut(x, batch.corner, LIP_WINDOW) for x in (made, batch.truth)]

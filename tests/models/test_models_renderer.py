@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -40,7 +42,8 @@ def identity(batch: int, count: int) -> Correspondence:
     y = torch.arange(SIZE[0]).add(0.5)[:, None].expand(SIZE)
     x = torch.arange(SIZE[1]).add(0.5)[None].expand(SIZE)
     place = torch.stack([x, y], -1).expand(batch, count, *SIZE, 2)
-    return Correspondence(place, torch.zeros(batch, count, *SIZE), torch.zeros(batch, count))
+    none = torch.zeros(batch, count)
+    return Correspondence(place, torch.zeros(batch, count, *SIZE), none, none.clone())
 
 
 @pytest.fixture(scope="module")
@@ -102,12 +105,25 @@ def test_attention_prefers_the_reference_that_is_deformed_alike(renderer: Render
             assert (logits[:, 2] > logits[:, 0]).all()
 
 
+def test_lips_come_from_the_mouth_that_is_alike_as_a_whole(renderer: Renderer) -> None:
+    """The face head does not ask for it."""
+    latents = lip_references(renderer, drawn(1, 2, 3, *SIZE), drawn(1, 2, 3, *SIZE, seed=1))
+    pncc, match = drawn(1, 3, *SIZE, seed=3), identity(1, 2)
+    match.mouth[:] = torch.tensor([0.2, 0.0])
+    weights = renderer.lip(
+        renderer.encode_target(pncc), pncc, latents, match
+    ).reference_logits.softmax(1)
+    assert weights[:, 1].min() > 0.99
+    even = renderer.face(latents.texture, match).reference_logits.softmax(1)
+    assert torch.allclose(even, torch.tensor(0.5))
+
+
 def test_face_attention_reads_texture_where_the_surface_lies(renderer: Renderer) -> None:
     """One reference, displaced by whole tokens: its latents come displaced; two references, one of
     them deformed: the value is the other's."""
     texture = renderer.encode_textures(drawn(1, 2, 3, *SIZE))
     match = identity(1, 1)
-    moved = Correspondence(match.place + 2 * STRIDE, match.cost, match.turn)
+    moved = replace(match, place=match.place + 2 * STRIDE)
     found = renderer.face(texture[:, :1], moved).value
     assert torch.allclose(found[..., :-2, :-2], texture[:, 0, :, 2:, 2:], atol=1e-5)
     match = identity(1, 2)
@@ -125,6 +141,7 @@ def dense_bias(renderer: Renderer, match: Correspondence, pncc: Tensor, keys: Te
     cost = torch.nn.functional.avg_pool2d(match.cost, STRIDE).flatten(2)[..., None]
     bias = -soft(head.map_scale) * apart - soft(head.cost_scale) * cost
     bias = bias - soft(head.turn_scale) * match.turn[..., None, None]
+    bias = bias - soft(head.mouth_scale) * match.mouth[..., None, None]
     y, x = torch.meshgrid(torch.arange(TOKENS[0]), torch.arange(TOKENS[1]), indexing="ij")
     own = torch.stack([x, y], -1).view(-1, 2).float()
     shift = match.place[:, :, 0, 0] / STRIDE - 0.5 / STRIDE
@@ -142,8 +159,9 @@ def test_the_head_is_the_full_attention_under_its_own_prior(renderer: Renderer) 
     match = identity(2, count)
     shift = 9 * drawn(2, count, 1, 1, 2, seed=7) - 3
     match = Correspondence(
-        match.place + shift, drawn(2, count, *SIZE, seed=8), 0.3 * drawn(2, count, seed=9)
-    )
+        match.place + shift, drawn(2, count, *SIZE, seed=8), 0.3 * drawn(2, count, seed=9),
+        0.05 * drawn(2, count, seed=10),
+    )  # fmt: skip
     geometry = renderer.encode_target(pncc)
     found = renderer.lip(geometry, pncc, latents, match)
     full = full_attention(
