@@ -149,6 +149,7 @@ class _Trainer:
         self.fabric, self.options, self.batcher = fabric, options, batcher
         start = options.start
         stage = Stage2(Renderer(RendererConfig()) if start is None else load_renderer(start))
+        stage.requires_grad_(True).train()
         # How sharply references are chosen is a decision, not a regression: L1 would choose the
         # mean, which washes out teeth and the line between the lips.
         for head in (stage.renderer.face, stage.renderer.lip):
