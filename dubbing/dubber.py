@@ -150,7 +150,7 @@ class Dubber:
             NoFaceFound: no usable face, or not the chosen one.
         """
         options = options or DubOptions()
-        with VideoReader(video) as reader:
+        with VideoReader(video, limits=options.limits) as reader:
             persona = self._prepare(reader, options, progress)[0]
             return self._adapted(reader, persona, progress) if options.adapt else persona
 
@@ -222,11 +222,10 @@ class Dubber:
         Raises:
             InputNotFound, NotAVideo: see `dubbing.media.probe`.
         """
-        with VideoReader(video) as reader:
+        options = options or DubOptions()
+        with VideoReader(video, limits=options.limits) as reader:
             stage = StageProgress(progress, "analyse", reader.estimated_frames)
-            return inspection_of(
-                reader, stage, self.weights.morphable.to("cpu"), options or DubOptions()
-            )
+            return inspection_of(reader, stage, self.weights.morphable.to("cpu"), options)
 
     def dub(
         self,
@@ -254,16 +253,16 @@ class Dubber:
         options = options or DubOptions()
         clock = _Clock()
         target = check_output(output, [video, audio], options.overwrite)
-        require_video(video)
-        sound = require_audio(audio)
-        samples = load_speech(audio)
+        require_video(video, options.limits)
+        sound = require_audio(audio, options.limits)
+        samples = load_speech(audio, options.limits)
         check_speech(samples, audio)
         with (
-            VideoReader(video) as reader,
+            VideoReader(video, limits=options.limits) as reader,
             tempfile.TemporaryDirectory(prefix=".dub-", dir=target.parent) as folder,
         ):
             persona, speaker, faces = self._speaker(reader, options, persona, progress, clock)
-            length = audio_duration(audio)
+            length = audio_duration(audio, options.limits)
             plan = plan_output(reader.index.times, reader.index.duration, length, options.length)  # type: ignore[arg-type]
             motion = self._motion(samples, plan, persona, options, progress, clock)
             picture = Path(folder) / "picture"

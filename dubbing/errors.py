@@ -99,6 +99,12 @@ class PersonaInvalid(DubbingError):
     exit_code = 14
 
 
+class InputTooLarge(DubbingError):
+    """An input's pictures or its length are over the limits (--max-pixels, --max-duration)."""
+
+    exit_code = 15
+
+
 class Cancelled(DubbingError):
     """The caller's progress callback or a signal asked the job to stop."""
 

@@ -28,7 +28,7 @@ from dubbing.media.containers import (
     rules_for,
 )
 from dubbing.media.ffmpeg import run_ffmpeg
-from dubbing.media.opening import existing_file
+from dubbing.media.opening import FORMATS, PROTOCOLS, existing_file
 from dubbing.media.output import atomic_output, check_output, disk_errors, require_free_space
 from dubbing.media.probe import AudioStreamInfo, MediaInfo, OtherStreamInfo, probe, require_audio
 
@@ -53,6 +53,9 @@ _FREE_RUNNING = ("mpegts", "mpeg", "mpegtsraw")
 
 _BRAND_KEYS = ("major_brand", "minor_version", "compatible_brands", "encoder")
 """Describe the source's file, not its content; the output has its own."""
+
+_OWN_CONTENT = {"protocol_whitelist": PROTOCOLS, "format_whitelist": FORMATS}
+"""Options of every input: no file, playlist or network is opened but the file itself."""
 
 _PLAIN_MP4_KEYS = {"title", "artist", "album", "album_artist", "date", "comment", "genre"}
 _PLAIN_MP4_KEYS |= {"copyright", "creation_time", "timecode"}
@@ -110,7 +113,9 @@ def mux(
     """
     target = check_output(output_path, (video_path, audio_path, source_path), overwrite)
     rules = rules_for(target)
-    picture, sound, source = probe(video_path), require_audio(audio_path), probe(source_path)
+    # all three were checked, or made, before this
+    picture, source = probe(video_path, None), probe(source_path, None)
+    sound = require_audio(audio_path, None)
     if picture.video is None:
         raise MediaFailed("the intermediate holds no picture", path=video_path)
     check_video_codec(target, picture.video.codec)
@@ -190,8 +195,8 @@ def _command(job: _Job, temporary: Path, extra: dict[str, str]) -> list[str]:
     """ffmpeg's arguments. Inputs: 0 the picture, 1 the sound, 2 the source."""
     speech = job.sound.audio[0]
     sound_offset = job.start - audio_start(job.sound.path)
-    picture = ffmpeg.input(_file(job.picture), itsoffset=_seconds(-job.shift))
-    sound = ffmpeg.input(_file(job.sound), itsoffset=_seconds(sound_offset))
+    picture = ffmpeg.input(_file(job.picture), itsoffset=_seconds(-job.shift), **_OWN_CONTENT)
+    sound = ffmpeg.input(_file(job.sound), itsoffset=_seconds(sound_offset), **_OWN_CONTENT)
     options: dict[str, Any] = {
         "c": "copy",
         "map_chapters": "2",
@@ -218,7 +223,8 @@ def _completed(args: list[str], job: _Job, extra: dict[str, str]) -> list[str]:
     """
     inputs = args.index("-map")
     maps = max(place for place, part in enumerate(args) if part == "-map") + 2
-    source = ["-itsoffset", _seconds(-job.shift), "-i", _file(job.source)]
+    guard = [part for key, value in _OWN_CONTENT.items() for part in (f"-{key}", value)]
+    source = ["-itsoffset", _seconds(-job.shift), *guard, "-i", _file(job.source)]
     others = [part for stream, _ in job.others for part in ("-map", f"2:{stream.index}")]
     tags = [part for tag in _global_metadata(job.source, extra) for part in ("-metadata", tag)]
     return ["-copyts", *args[:inputs], *source, *args[inputs:maps], *others, *tags, *args[maps:]]
