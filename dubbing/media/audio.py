@@ -56,7 +56,7 @@ def load_speech(
             if resampler is not None:  # the stream changes its format: finish the old one
                 _append_mono(out, resampler.resample(None))
             resampler = av.AudioResampler(
-                format="fltp", layout=frame.layout.name, rate=SPEECH_RATE, frame_size=_BLOCK
+                format="flt", layout=frame.layout.name, rate=SPEECH_RATE, frame_size=_BLOCK
             )
             setup = current
         frame.pts = None  # samples are laid end to end; gaps in the time stamps are not filled
@@ -106,11 +106,12 @@ def decode_audio(path: str | Path) -> tuple[npt.NDArray[Any], int]:
     blocks: list[npt.NDArray[Any]] = []
     rate = 0
     for frame in decoded_frames(path, None):
-        rate = frame.sample_rate
-        block = frame.to_ndarray()
-        if not frame.format.is_planar:
-            block = block.reshape(-1, len(frame.layout.channels)).T
-        blocks.append(block)
+        rate, channels = frame.sample_rate, len(frame.layout.channels)
+        if frame.format.is_planar:  # packed: PyAV miscounts the planes of eight channels
+            packed = av.AudioResampler(frame.format.packed.name, frame.layout, rate)
+            blocks += [b.to_ndarray().reshape(-1, channels).T for b in packed.resample(frame)]
+        else:
+            blocks.append(frame.to_ndarray().reshape(-1, channels).T)
     if not blocks:
         raise NoAudioStream("no sound decodes", path=path)
     return np.concatenate(blocks, axis=1), rate
@@ -178,10 +179,10 @@ def decoded_frames(
 
 
 def _append_mono(out: bytearray, frames: list[av.AudioFrame]) -> None:
-    for frame in frames:
-        block = np.asarray(frame.to_ndarray(), dtype=np.float32)
+    for frame in frames:  # packed: PyAV miscounts the planes of eight channels
         weights = _channel_weights(frame)
-        out += (weights @ block).astype(np.float32).tobytes()
+        block = np.asarray(frame.to_ndarray(), dtype=np.float32).reshape(-1, weights.size)
+        out += (block @ weights).astype(np.float32).tobytes()
 
 
 def _channel_weights(frame: av.AudioFrame) -> npt.NDArray[np.float32]:

@@ -145,8 +145,8 @@ def make_sound(
             context.format, layout, rate, frame_size=context.frame_size or 1024
         )
         for start in range(0, samples.shape[1], rate):
-            part = np.ascontiguousarray(samples[:, start : start + rate])
-            frame = av.AudioFrame.from_ndarray(part, "fltp", layout)
+            part = np.ascontiguousarray(samples[:, start : start + rate].T).reshape(1, -1)
+            frame = av.AudioFrame.from_ndarray(part, "flt", layout)
             frame.sample_rate, frame.pts, frame.time_base = rate, start, Fraction(1, rate)
             for piece in resampler.resample(frame):
                 sink.mux(stream.encode(piece))
