@@ -33,6 +33,7 @@ from dubbing.geometry.fit import FaceFit
 from dubbing.inspection import Inspection, inspection_of
 from dubbing.media.audio import audio_duration, check_speech, load_speech
 from dubbing.media.containers import check_video_codec
+from dubbing.media.encoders import encoding_losses
 from dubbing.media.mux import MuxResult, check_output, mux
 from dubbing.media.probe import AudioStreamInfo, require_audio, require_video
 from dubbing.media.reader import VideoReader
@@ -60,6 +61,7 @@ from dubbing.report import (
 from dubbing.speech.features import SpeechFeatureExtractor, SpeechFeatures
 from dubbing.speech.hubert import load_hubert
 from dubbing.stream import DubbedFrames, StreamFrame, dub_stream
+from dubbing.tail import Tail
 from dubbing.weights import GEOMETRY, MORPHABLE, SPEECH, EngineWeights, load_engine
 
 log = logging.getLogger(__name__)
@@ -267,8 +269,9 @@ class Dubber:
             motion = self._motion(samples, plan, persona, options, progress, clock)
             picture = Path(folder) / "picture"
             passed = self._render(
-                reader, plan, motion, persona, speaker, picture, target, options, progress, clock
-            )
+                reader, plan, motion, persona, speaker, picture, target, options, progress, clock,
+                length,
+            )  # fmt: skip
             finishing = StageProgress(progress, "mux", 1)
             with clock.stage("mux", [1]):
                 mixed = self._mux(picture, audio, reader, target, plan, options)
@@ -401,14 +404,16 @@ class Dubber:
         options: DubOptions,
         progress: ProgressCallback | None,
         clock: _Clock,
+        speech_end: Fraction,
     ) -> dict[int, str]:
         """Decode, render, compose and encode every frame of the plan; {output frame: reason} of
         those that passed through."""
         stage = StageProgress(progress, "render", plan.count)
         passed: dict[int, str] = {}
         weights = easing(speaker.reasons, reader.index.count)
+        tail = Tail.original(plan, speech_end) if options.tail == "original" else Tail()
         source = (
-            StreamFrame(f.number, f.source, float(f.time), f.pts, f.duration)
+            StreamFrame(f.number, f.source, float(f.time), f.pts, f.duration, tail.share(f.number))
             for f in iter_plan(reader, plan)
         )
         with clock.stage("render and encode", [plan.count]):
@@ -515,6 +520,10 @@ class Dubber:
             peak_memory_mib=peak_memory_mib(),
             warnings=[
                 *(f"not taken over: {name}" for name in mixed.dropped),
+                *encoding_losses(
+                    reader.video.pix_fmt, options.codec, reader.video.width, reader.video.height,
+                    mixed.path.suffix.lower(),
+                ),
                 *self._adaptation_notes(persona),
             ],
             adaptation=persona.adaptation.facts() if persona.adaptation else None,

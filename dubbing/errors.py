@@ -102,7 +102,7 @@ class PersonaInvalid(DubbingError):
 class InputTooLarge(DubbingError):
     """An input's pictures or its length are over the limits (--max-pixels, --max-duration)."""
 
-    exit_code = 15
+    exit_code = 20
 
 
 class Cancelled(DubbingError):

@@ -13,6 +13,7 @@ from dubbing.errors import OptionInvalid
 from dubbing.media.limits import MAX_PIXELS, MAX_SECONDS, Limits
 
 LENGTHS = ("audio", "video", "shortest", "longest")
+TAILS = ("rest", "original")
 CODECS = ("libx264", "libx265", "libsvtav1", "libvpx-vp9", "ffv1", "prores_ks", "dnxhd")
 PRESETS = (
     "ultrafast",
@@ -134,6 +135,14 @@ class DubOptions:
         "audio",
         reason="nobody wants the end of the new speech cut off",
         choices=LENGTHS,
+    )
+    tail: str = option(
+        "What the lips do where the picture goes on after the speech: 'rest' keeps the mouth at "
+        "the speaker's rest; with 'original' the source's own frames come back, eased over 4 "
+        "frames. There is no sound there.",
+        "rest",
+        reason="original lips would speak without a sound",
+        choices=TAILS,
     )
     speaker: str = option(
         "Which face speaks: 'largest', or the number of a face track as 'dub inspect' shows it.",

@@ -129,7 +129,7 @@ def mux(
         run_ffmpeg(_command(job, temporary, extra_metadata or {}), path=target)
         if target.exists() and not overwrite:
             check_output(output_path, (), overwrite)
-    dropped = _dropped(source, rules, plan)
+    dropped = _dropped(source, plan)
     for name in dropped:
         log.warning("%s: not taken over into %s: %s", source_path, rules.muxer, name)
     return MuxResult(
@@ -176,14 +176,12 @@ def _plan_others(source: MediaInfo, rules: ContainerRules) -> list[tuple[OtherSt
     return kept
 
 
-def _dropped(
-    source: MediaInfo, rules: ContainerRules, kept: list[tuple[OtherStreamInfo, str]]
-) -> tuple[str, ...]:
+def _dropped(source: MediaInfo, kept: list[tuple[OtherStreamInfo, str]]) -> tuple[str, ...]:
     gone = set(source.other_streams) - {stream for stream, _ in kept}
     if source.chapters:
         gone -= {stream for stream in gone if stream.codec == "bin_data"}
-    if rules.is_mov:
-        gone -= {stream for stream in gone if stream.codec == "timecode"}
+    # a time code is written from the tags: as a track in mp4 and mov, as a tag elsewhere
+    gone -= {stream for stream in gone if stream.codec == "timecode"}
     return tuple(_name(stream) for stream in sorted(gone, key=lambda stream: stream.index))
 
 

@@ -19,6 +19,7 @@ import av
 
 if TYPE_CHECKING:
     from dubbing.dubber import Dubber
+    from dubbing.persona import Persona
 
 
 log = logging.getLogger(__name__)
@@ -67,6 +68,26 @@ class Bench:
         from dubbing.dubber import Dubber
 
         return Dubber.from_pretrained(device="cpu")
+
+    @cached_property
+    def talker(self) -> Talker:
+        """A short clip of a speaker, and a second of other speech."""
+        from dubbing.evaluation.footage.puppets import write_speech, write_talker
+
+        frames = 20
+        video = write_talker(self._root / "talker.mp4", frames)
+        speech = write_speech(self._root / "talker.flac", 0.4)
+        return Talker(video, speech, self.dubber.prepare(video), frames)
+
+
+@dataclass(frozen=True)
+class Talker:
+    """A puppet that speaks for `frames` frames at 25 per second, 320 x 320, and its persona."""
+
+    video: Path
+    speech: Path
+    persona: Persona
+    frames: int
 
 
 CaseFunction = Callable[[Bench], str]

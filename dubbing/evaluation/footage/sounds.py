@@ -13,7 +13,14 @@ import numpy as np
 
 from dubbing.evaluation.footage.chain import run_chain
 from dubbing.evaluation.footage.clips import ClipRecipe, ffmpeg_clip, make_clip, make_sound, tone
-from dubbing.evaluation.footage.registry import Bench, Case, add, case, check
+from dubbing.evaluation.footage.registry import (
+    Bench,
+    Case,
+    NotInThisBuild,
+    add,
+    case,
+    check,
+)
 from dubbing.media.audio import SPEECH_RATE, audio_duration, check_speech, load_speech
 from dubbing.media.probe import probe, require_audio
 
@@ -178,16 +185,25 @@ def cut_with_picture(bench: Bench) -> str:
 
 
 _MEASURE = """
-import resource, sys
-from dubbing.media.audio import audio_duration, load_speech
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+import sys
+from pathlib import Path
+from dubbing.media.audio import load_speech
+
+def peak():
+    # not getrusage, which counts what the parent had before it started this process
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
+
+before = peak()
 speech = load_speech(sys.argv[1])
-print(speech.size, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+print(speech.size, peak() - before)
 """
 
 
 def _hour(bench: Bench, rate: int, channels: int) -> str:
     """Memory of loading one hour: the 16-kHz mono result and little else."""
+    if not Path("/proc/self/status").exists():
+        raise NotInThisBuild("peak memory is read from /proc")
     minute = make_sound(bench.folder / "m.flac", "flac", tone(10.0, rate, channels), rate)
     names = "".join(f"file '{minute.name}'\n" for _ in range(360))
     (bench.folder / "list.txt").write_text(names)
@@ -205,7 +221,7 @@ def _hour(bench: Bench, rate: int, channels: int) -> str:
     )
     count, grown = (int(word) for word in done.stdout.split())
     result = 4 * count / 2**20
-    mebi = grown / (1024 if sys.platform != "darwin" else 2**20)
+    mebi = grown / 1024
     check(abs(count / SPEECH_RATE - 3600) < 1, f"{count / SPEECH_RATE:.1f} s were heard")
     check(mebi < 1.25 * result + 60, f"{mebi:.0f} MiB for {result:.0f} MiB of speech")
     whole = rate * channels * 4 * 3600 / 2**20
