@@ -327,6 +327,13 @@ class Dubber:
                 path=path,
                 hint="make it again with 'dub persona'",
             )
+        model = self.weights.morphable
+        sizes = (len(persona.alpha), len(persona.template), persona.rest.shape[0])
+        if sizes != (len(model.shape), len(model.mean), len(model.expression)):
+            raise PersonaInvalid(
+                f"the persona has {sizes} shapes, vertices and expressions; the model has others",
+                path=path,
+            )
 
     def _motion(
         self,
