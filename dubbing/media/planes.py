@@ -19,6 +19,7 @@ from dubbing.media.pixels import (
     FULL,
     LIMITED,
     PixelLayout,
+    has_alpha,
     is_full_range,
     is_rgb,
     layout_of,
@@ -229,6 +230,8 @@ def convert_format(frame: av.VideoFrame, wanted: str) -> av.VideoFrame:
 
 def _twins(a: PixelLayout, b: PixelLayout) -> bool:
     """Whether two formats differ in name and nominal range only."""
+    if has_alpha(a.name) != has_alpha(b.name):
+        return False
     return replace(a, name="", always_full=False) == replace(b, name="", always_full=False)
 
 

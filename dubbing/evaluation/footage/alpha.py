@@ -72,4 +72,8 @@ def said_so(bench: Bench) -> str:
             for codec, suffix in (("libx264", ".mp4"), ("libvpx-vp9", ".mp4")):
                 lost = encoding_losses(video.pix_fmt, codec, *video.display_size, suffix)
                 check(any("alpha" in words for words in lost), f"{codec} in {suffix} is silent")
+        output = bench.folder / f"{source.stem}-{source.suffix[1:]}.mp4"
+        made = run_chain(source, speech(bench, 0.3), output, codec="libx264")
+        check(not has_alpha(made.pix_fmt), f"x264 made {made.pix_fmt}")
+        same_times(made)
     return "libx264, and VP9 in mp4, are named in the report's warnings"
