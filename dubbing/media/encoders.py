@@ -21,6 +21,9 @@ OFFERED = (
 """Named in the message for an unknown encoder; any other video encoder of the build works too."""
 
 _EVEN_NOT_NEEDED = ("ffv1", "libvpx-vp9", "prores_ks", "mpeg4", "dnxhd")
+_ALPHA_FORMATS: dict[str, tuple[str, ...]] = {"libx265": (), "libvpx-vp9": ("yuva420p",)}
+"""Formats with alpha that these take; they name others too, and then do not start."""
+
 _CRF_MAX = {"libx264": 51, "libx265": 51, "libsvtav1": 63, "libvpx-vp9": 63}
 
 
@@ -128,7 +131,12 @@ def choose_pix_fmt(source: str, codec: str, width: int, height: int) -> str:
     Raises:
         OptionInvalid: the encoder takes no format of that size.
     """
-    takes = [fmt.name for fmt in video_encoder(codec).video_formats or ()]
+    alpha = _ALPHA_FORMATS.get(codec)
+    takes = [
+        fmt.name
+        for fmt in video_encoder(codec).video_formats or ()
+        if alpha is None or not has_alpha(fmt.name) or fmt.name in alpha
+    ]
     strict = codec not in _EVEN_NOT_NEEDED
     fitting = [name for name in takes if not strict or _divisible(name, width, height)]
     if source in fitting or not takes:

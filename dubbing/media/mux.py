@@ -30,6 +30,7 @@ from dubbing.media.containers import (
 from dubbing.media.ffmpeg import run_ffmpeg
 from dubbing.media.opening import FORMATS, PROTOCOLS, existing_file
 from dubbing.media.output import atomic_output, check_output, disk_errors, require_free_space
+from dubbing.media.pixels import has_alpha
 from dubbing.media.probe import AudioStreamInfo, MediaInfo, OtherStreamInfo, probe, require_audio
 
 __all__ = [
@@ -206,6 +207,8 @@ def _command(job: _Job, temporary: Path, extra: dict[str, str]) -> list[str]:
     if job.duration is not None:
         # with -copyts this is an absolute time; packets that start before it are kept whole
         options["t"] = _seconds_up(job.start + job.duration)
+    if job.rules.muxer in ("matroska", "webm"):
+        options["metadata:s:v:0"] = f"alpha_mode={_alpha_mode(job.picture)}"
     options |= _stream_metadata(job) | _audio_options(job, speech) | _container_options(job, extra)
     for position, (_, codec) in enumerate(job.others, start=2):
         options[f"c:{position}"] = codec
@@ -270,6 +273,13 @@ def _audio_options(job: _Job, speech: AudioStreamInfo) -> dict[str, Any]:
     elif job.codec == "opus":
         options["b:a:0"] = OPUS_BITS_PER_CHANNEL * max(1, speech.channels)
     return options
+
+
+def _alpha_mode(picture: MediaInfo) -> str:
+    """Matroska's tag for VP8 and VP9 with an alpha plane: without it players show none."""
+    video = picture.video
+    coded = video is not None and video.codec in ("vp8", "vp9") and has_alpha(video.pix_fmt)
+    return "1" if coded else ""
 
 
 def _container_options(job: _Job, extra: dict[str, str]) -> dict[str, Any]:

@@ -38,6 +38,13 @@ DEFAULT_CRF = 14.0
 """Visually lossless for x264: the pictures were compressed once before."""
 
 
+LIMITED_ONLY = ("prores",)
+"""Codecs whose pictures are always of limited range."""
+
+FIELD_CODECS = ("h264", "mpeg2video", "mpeg4", "prores", "ffv1")
+"""Codecs whose encoders know fields."""
+
+
 class VideoWriter:
     """Encodes frames of the source's size with the source's time base, colour tags and rotation.
 
@@ -190,12 +197,10 @@ class VideoWriter:
             self._container.mux(packet)
 
     def _converted(self, frame: av.VideoFrame) -> av.VideoFrame:
-        if frame.format.name == self.pix_fmt:
-            return frame
-        return convert_format(frame, self.pix_fmt)
+        return convert_format(frame, self.pix_fmt, self.codec_name in LIMITED_ONLY)
 
     def _marked(self, frame: av.VideoFrame) -> av.VideoFrame:
-        if not self._like.interlaced:
+        if not self._like.interlaced or self.codec_name not in FIELD_CODECS:
             return frame
         if self._marker is None:
             self._marker = FieldMarker(frame, self._like.field_order, self._time_base)
@@ -206,6 +211,8 @@ class VideoWriter:
         like = self._like
         if is_rgb(like.pix_fmt) and not is_rgb(self.pix_fmt):
             return LIMITED, matrix_code(UNSPECIFIED, like.height)
+        if self.codec_name in LIMITED_ONLY:
+            return LIMITED, like.color_space
         full = any("yuvj" in name for name in (like.pix_fmt, self.pix_fmt))
         return FULL if full else like.color_range, like.color_space
 
@@ -229,7 +236,7 @@ class VideoWriter:
         context.sample_aspect_ratio = like.sample_aspect_ratio
         context.color_range, context.colorspace = self._color()
         context.color_primaries, context.color_trc = like.color_primaries, like.color_trc
-        if like.interlaced:
+        if like.interlaced and self.codec_name in FIELD_CODECS:
             code_fields(context, like.field_order)
         if like.display_matrix is not None:
             if not hasattr(stream, "set_display_matrix"):

@@ -73,7 +73,7 @@ def same_times(made: Chained) -> str:
     """Check frame count, every PTS and the duration against the source; the figure says what.
 
     Matroska and WebM count milliseconds: there, times agree to half a millisecond. Transport
-    streams start at any time: theirs is counted from the start of the file.
+    and program streams start at any time: theirs is counted from the start of the file.
     """
     with VideoReader(made.source) as before, VideoReader(made.output) as after:
         given, got = before.index, after.index
@@ -81,7 +81,7 @@ def same_times(made: Chained) -> str:
         exact = made.output.suffix not in (".mkv", ".webm")
         slack = Fraction(0) if exact else Fraction(1, 2000)
         worst = Fraction(0)
-        free_running = before.info.container == "mpegts"
+        free_running = before.info.container in ("mpegts", "mpeg")
         shift = before.info.start if free_running else Fraction(0)
         if free_running:  # the container counts microseconds
             slack = max(slack, Fraction(1, 1_000_000))

@@ -6,7 +6,17 @@ from importlib import import_module
 
 from dubbing.evaluation.footage.registry import Case, entered
 
-MODULES = ("times", "pictures", "alpha", "sounds", "lengths", "extras", "hostile", "weight_files")
+MODULES = (
+    "times",
+    "pictures",
+    "alpha",
+    "codecs",
+    "sounds",
+    "lengths",
+    "extras",
+    "hostile",
+    "weight_files",
+)
 """Modules of this package that enter cases, in the order of the table."""
 
 
