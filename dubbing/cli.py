@@ -5,17 +5,21 @@ from __future__ import annotations
 import functools
 import json
 import logging
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from importlib.metadata import version as installed_version
 from pathlib import Path
+from types import FrameType
 from typing import Annotated, Any, cast
 
 import typer
 
 from dubbing.console import shown_progress
-from dubbing.errors import Cancelled, DubbingError
+from dubbing.errors import Cancelled, DubbingError, Terminated
 from dubbing.options import DubOptions, check_device_name
 from dubbing.options_cli import with_options
 from dubbing.training.options import (
@@ -56,6 +60,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         app(args=None if arguments is None else list(arguments), prog_name="dub")
     except DubbingError as error:
+        for note in getattr(error, "__notes__", ()):
+            typer.echo(note, err=True)
         typer.echo(f"error: {error}", err=True)
         return error.exit_code
     except SystemExit as stop:
@@ -63,15 +69,45 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+class _TerminationAsked(KeyboardInterrupt):
+    """SIGTERM, on the way that Ctrl-C takes: past every handler of ordinary exceptions."""
+
+
+@contextmanager
+def _termination_raised() -> Iterator[None]:
+    """Let SIGTERM end the block by an exception, so that it cleans up as after Ctrl-C."""
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise _TerminationAsked
+
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may handle signals
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
 def _cancellable(command: Callable[..., None]) -> Callable[..., None]:
-    """Turn Ctrl-C into the engine's own Cancelled, which has a message and an exit status."""
+    """Turn Ctrl-C and SIGTERM into the engine's own Cancelled, which has a message and an exit
+    status."""
 
     @functools.wraps(command)
     def run(*positional: Any, **values: Any) -> None:
         try:
-            command(*positional, **values)
+            with _termination_raised():
+                command(*positional, **values)
         except KeyboardInterrupt as stop:
-            raise Cancelled("stopped from the keyboard; no output was written") from stop
+            error: Cancelled
+            if isinstance(stop, _TerminationAsked):
+                error = Terminated("asked to end; no output was written")
+            else:
+                error = Cancelled("stopped from the keyboard; no output was written")
+            for note in getattr(stop, "__notes__", ()):
+                error.add_note(note)
+            raise error from stop
 
     return run
 
@@ -172,6 +208,19 @@ def inspect_command(
     elif not quiet:
         print_facts(facts, title=str(video))
         typer.echo(f"saved {saved.sheet} and {saved.facts}")
+
+
+@app.command("clean", no_args_is_help=True)
+def clean_command(
+    output: Annotated[Path, typer.Argument(metavar="OUTPUT", help="Output of the stopped run.")],
+) -> None:
+    """Remove what a stopped 'dub run' has left beside OUTPUT."""
+    from dubbing.job.folder import clean_state, state_path
+
+    if clean_state(output):
+        typer.echo(f"removed {state_path(output)}")
+    else:
+        typer.echo(f"nothing to remove: no run to {output} was stopped")
 
 
 @app.command("demo")

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import resource
-import sys
-import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
@@ -21,24 +19,30 @@ from torch import Tensor
 
 from dubbing.adaptation import Adaptation, Adapter, adapted_network
 from dubbing.analysis import (
+    MAX_ERROR,
     SpeakerTrack,
     VideoFaces,
     choose_speaker,
-    easing,
     find_faces,
     fit_speaker,
 )
 from dubbing.errors import AudioUnusable, NoAudioStream, OptionInvalid, PersonaInvalid
 from dubbing.geometry.fit import FaceFit
 from dubbing.inspection import Inspection, inspection_of
+from dubbing.job.description import JobDescription, library_versions
+from dubbing.job.findings import Findings, save_motion
+from dubbing.job.finishing import finish_job, finished_report
+from dubbing.job.folder import JobFolder, clean_state, held_state, state_path
+from dubbing.job.inputs import InputFile
+from dubbing.job.job import Job, resumed_job
+from dubbing.job.rendering import SegmentRenderer
 from dubbing.media.audio import audio_duration, check_speech, load_speech
 from dubbing.media.containers import check_video_codec
-from dubbing.media.encoders import encoding_losses
-from dubbing.media.mux import MuxResult, check_output, mux
-from dubbing.media.probe import AudioStreamInfo, require_audio, require_video
+from dubbing.media.encoders import video_encoder
+from dubbing.media.output import check_output
+from dubbing.media.probe import require_audio, require_video
 from dubbing.media.reader import VideoReader
-from dubbing.media.timeline import OutputPlan, iter_plan, plan_output
-from dubbing.media.writer import VideoWriter
+from dubbing.media.timeline import OutputPlan, plan_output
 from dubbing.models.geometry_net import HUBERT, GeometryNet
 from dubbing.motion import Motion, drive
 from dubbing.options import DubOptions, check_device_name, to_dict
@@ -48,33 +52,15 @@ from dubbing.persona_builder import build_persona
 from dubbing.progress import ProgressCallback, StageProgress
 from dubbing.render.mesh import RenderMesh
 from dubbing.render.session import RenderSession
-from dubbing.report import (
-    AudioAction,
-    CheckpointFacts,
-    DubReport,
-    FaceTrackFacts,
-    PictureFacts,
-    SoundFacts,
-    StageTime,
-    join_pass_through,
-)
+from dubbing.report import DubReport, FaceTrackFacts, StageTime
 from dubbing.speech.features import SpeechFeatureExtractor, SpeechFeatures
 from dubbing.speech.hubert import load_hubert
-from dubbing.stream import DubbedFrames, StreamFrame, dub_stream
-from dubbing.tail import Tail
+from dubbing.stream import dub_stream
 from dubbing.weights import GEOMETRY, MORPHABLE, SPEECH, EngineWeights, load_engine
 
 log = logging.getLogger(__name__)
 
 PRODUCT = "persona-dub"
-
-
-def marking(engine_version: str) -> str:
-    """The provenance text that every result carries."""
-    return (
-        f"Synthetic media: mouth and lower face generated to new speech by Persona Dub "
-        f"{engine_version}"
-    )
 
 
 def choose_device(name: str) -> torch.device:
@@ -96,7 +82,6 @@ class _Clock:
 
     def __init__(self) -> None:
         self.stages: list[StageTime] = []
-        self._start = time.perf_counter()
 
     @contextmanager
     def stage(self, name: str, units: list[int]) -> Iterator[None]:
@@ -104,10 +89,6 @@ class _Clock:
         start = time.perf_counter()
         yield
         self.stages.append(StageTime(name, time.perf_counter() - start, units[0]))
-
-    @property
-    def total(self) -> float:
-        return time.perf_counter() - self._start
 
 
 class Dubber:
@@ -250,40 +231,153 @@ class Dubber:
 
         Raises:
             DubbingError: one of its subclasses, see `dubbing.errors`; the output is then not
-                there, and an older file of its name is untouched.
+                there, and an older file of its name is untouched. Once the analysis is done, what
+                was reached stays in a folder beside the output, for `options.resume`.
         """
         options = options or DubOptions()
-        clock = _Clock()
+        finished = self._finished(video, audio, output, options, persona)
+        if finished is not None:
+            return finished
+        with self.plan(video, audio, output, options, persona, progress) as job:
+            self.render(job, progress)
+            return self.finish(job, options, progress)
+
+    @contextmanager
+    def plan(
+        self,
+        video: str | Path,
+        audio: str | Path,
+        output: str | Path,
+        options: DubOptions | None = None,
+        persona: Persona | None = None,
+        progress: ProgressCallback | None = None,
+    ) -> Iterator[Job]:
+        """Everything before the first frame is rendered, done or found done by an earlier run.
+
+        While the block runs the output is locked against other runs, and workers may render the
+        job's segments (see `dubbing.job`). When it ends well the state folder is removed.
+
+        Raises:
+            DubbingError: as `dub`.
+        """
+        options = options or DubOptions()
+        started = time.perf_counter()
         target = check_output(output, [video, audio], options.overwrite)
         require_video(video, options.limits)
-        sound = require_audio(audio, options.limits)
-        samples = load_speech(audio, options.limits)
-        check_speech(samples, audio)
-        with (
-            VideoReader(video, limits=options.limits) as reader,
-            tempfile.TemporaryDirectory(prefix=".dub-", dir=target.parent) as folder,
-        ):
-            persona, speaker, faces = self._speaker(reader, options, persona, progress, clock)
+        require_audio(audio, options.limits)
+        check_video_codec(target, str(video_encoder(options.codec).canonical_name))
+        with held_state(target, resume=options.resume, clean=options.clean) as folder:
+            if folder.planned:
+                described = self._describe(video, audio, options, persona)
+                yield resumed_job(folder, target, described, started)
+                return
+            samples = load_speech(audio, options.limits)
+            check_speech(samples, audio)
+            described = self._describe(video, audio, options, persona)
             length = audio_duration(audio, options.limits)
-            plan = plan_output(reader.index.times, reader.index.duration, length, options.length)  # type: ignore[arg-type]
-            motion = self._motion(samples, plan, persona, options, progress, clock)
-            picture = Path(folder) / "picture"
-            passed = self._render(
-                reader, plan, motion, persona, speaker, picture, target, options, progress, clock,
-                length,
-            )  # fmt: skip
-            finishing = StageProgress(progress, "mux", 1)
-            with clock.stage("mux", [1]):
-                mixed = self._mux(picture, audio, reader, target, plan, options)
-            finishing.advance()
-            finishing.finish()
-            report = self._report(
-                reader, sound.audio[0], audio, length, plan, mixed, options, faces, passed, persona,
-                clock,
-            )  # fmt: skip
+            findings = self._analyse(folder, described, samples, length, persona, progress)
+            described.check_inputs()
+            folder.save_job(described)
+            yield Job(folder, target, described, findings, started=started)
+
+    def render(self, job: Job, progress: ProgressCallback | None = None) -> None:
+        """Render every segment of `job` that is missing, one after another.
+
+        Raises:
+            DubbingError: see `SegmentRenderer.render`.
+        """
+        missing = job.missing()
+        done = job.plan.count - sum(job.spans[k].stop - job.spans[k].start for k in missing)
+        stage = StageProgress(progress, "render", job.plan.count, before=done)
+        if missing:
+            with SegmentRenderer(self, job) as renderer:
+                for number in missing:
+                    renderer.render(number, stage.advance)
+        stage.finish()
+
+    def finish(
+        self,
+        job: Job,
+        options: DubOptions | None = None,
+        progress: ProgressCallback | None = None,
+    ) -> DubReport:
+        """Join the segments of `job` and put the result at its place.
+
+        Args:
+            options: of this run, where they differ from those the job was planned with.
+
+        Raises:
+            DubbingError: see `finish_job`.
+        """
+        options = options or job.options
+        stage = StageProgress(progress, "mux", 1)
+        notes = self._adaptation_notes(job.persona)
+        report = finish_job(job, self.checkpoint, notes, options.overwrite)
+        stage.advance()
+        stage.finish()
         if options.report is not None:
             report.save(options.report)
         return report
+
+    def _finished(
+        self,
+        video: str | Path,
+        audio: str | Path,
+        output: str | Path,
+        options: DubOptions,
+        persona: Persona | None,
+    ) -> DubReport | None:
+        """The report of this very job, where an earlier run was stopped after its last step."""
+        folder = JobFolder(state_path(output))
+        if not (options.resume and folder.report.is_file() and folder.planned):
+            return None
+        job = Job.load(folder.path, Path(output).absolute())
+        report = finished_report(job)
+        described = self._describe(video, audio, options, persona)
+        if report is None or job.description.differences(described):
+            return None
+        clean_state(output)
+        if options.report is not None:
+            report.save(options.report)
+        return report
+
+    def _describe(
+        self, video: str | Path, audio: str | Path, options: DubOptions, persona: Persona | None
+    ) -> JobDescription:
+        files = [("video", video), ("audio", audio)]
+        files += [("style", options.style)] if options.style is not None else []
+        return JobDescription(
+            inputs=tuple(InputFile.read(role, path) for role, path in files),
+            options=to_dict(options),
+            persona=persona.sha256 if persona else "",
+            weights=self.weights.digests,
+            device=str(self.device),
+            engine=self.version,
+            libraries=library_versions(),
+        )
+
+    def _analyse(
+        self,
+        folder: JobFolder,
+        described: JobDescription,
+        samples: NDArray[np.float32],
+        length: Fraction,
+        persona: Persona | None,
+        progress: ProgressCallback | None,
+    ) -> Findings:
+        """Persona, tracks and motion of a new job, saved in its folder."""
+        options = described.dub_options
+        clock = _Clock()
+        with VideoReader(described.inputs[0].path, limits=options.limits) as reader:
+            persona, speaker, faces = self._speaker(reader, options, persona, progress, clock)
+            index = reader.index
+        plan = plan_output(index.times, index.duration, length, options.length)  # type: ignore[arg-type]
+        motion = self._motion(samples, plan, persona, options, progress, clock)
+        findings = Findings(index, speaker, faces, length, clock.stages)
+        persona.save(folder.persona)
+        save_motion(motion, folder.motion)
+        findings.save(folder.findings)
+        return findings
 
     def _speaker(
         self,
@@ -304,7 +398,8 @@ class Dubber:
             else:
                 self._check_persona(persona, reader.path)
                 if persona.source == fingerprint(reader.path):
-                    speaker, facts = _track_of(persona), []
+                    speaker = _track_of(persona)
+                    facts = _speaker_facts(speaker)
                     if options.adapt and persona.adaptation is None:
                         persona = self._adapted(reader, persona, progress)
                 else:
@@ -399,70 +494,6 @@ class Dubber:
             persona.bank,
         )
 
-    def _render(
-        self,
-        reader: VideoReader,
-        plan: OutputPlan,
-        motion: Motion,
-        persona: Persona,
-        speaker: SpeakerTrack,
-        picture: Path,
-        target: Path,
-        options: DubOptions,
-        progress: ProgressCallback | None,
-        clock: _Clock,
-        speech_end: Fraction,
-    ) -> dict[int, str]:
-        """Decode, render, compose and encode every frame of the plan; {output frame: reason} of
-        those that passed through."""
-        stage = StageProgress(progress, "render", plan.count)
-        passed: dict[int, str] = {}
-        weights = easing(speaker.reasons, reader.index.count)
-        tail = Tail.original(plan, speech_end) if options.tail == "original" else Tail()
-        source = (
-            StreamFrame(f.number, f.source, float(f.time), f.pts, f.duration, tail.share(f.number))
-            for f in iter_plan(reader, plan)
-        )
-        with clock.stage("render and encode", [plan.count]):
-            frames = DubbedFrames(
-                self.session(persona), self.weights, motion, speaker, persona.template, weights
-            )
-            with VideoWriter(
-                picture, reader.video, options.codec, crf=float(options.crf), preset=options.preset
-            ) as writer:
-                check_video_codec(target, writer.codec_name)
-                for done in frames.run(source):
-                    ticks = max(round(done.source.duration / reader.time_base), 1)
-                    writer.write(done.frame, done.source.pts, ticks)
-                    if done.reason:
-                        passed[done.source.number] = done.reason
-                    stage.advance()
-        stage.finish()
-        return passed
-
-    def _mux(
-        self,
-        picture: Path,
-        audio: str | Path,
-        reader: VideoReader,
-        target: Path,
-        plan: OutputPlan,
-        options: DubOptions,
-    ) -> MuxResult:
-        note = marking(self.version)
-        old = reader.info.metadata.get("comment", "")
-        comment = note if not old or old.startswith("Synthetic media") else f"{old} | {note}"
-        return mux(
-            picture,
-            audio,
-            reader.path,
-            target,
-            duration=plan.duration,
-            audio_codec=options.audio_codec,
-            extra_metadata={"comment": comment},
-            overwrite=options.overwrite,
-        )
-
     def dub_frames(
         self,
         frames: Iterable[tuple[Fraction | float, NDArray[np.uint8]]],
@@ -492,59 +523,40 @@ class Dubber:
         motion = self.drive(torch.from_numpy(samples), duration, persona, options)
         yield from dub_stream(frames, self.session(persona), self.weights, motion, persona)
 
-    def _report(
-        self, reader: VideoReader, sound: AudioStreamInfo, audio: str | Path, length: Fraction,
-        plan: OutputPlan, mixed: MuxResult, options: DubOptions, faces: list[FaceTrackFacts],
-        passed: dict[int, str], persona: Persona, clock: _Clock,
-    ) -> DubReport:  # fmt: skip
-        width, height = reader.video.display_size
-        index = reader.index
-        source = PictureFacts(
-            str(reader.path), index.count, width, height, float(index.pts[0] * reader.time_base),
-            float(index.duration), reader.video.codec,
-        )  # fmt: skip
-        return DubReport(
-            video=source,
-            audio=SoundFacts(
-                str(audio), sound.codec, sound.sample_rate, sound.channels, float(length)
-            ),
-            output=dataclasses.replace(
-                source, path=str(mixed.path), frames=plan.count, duration_s=float(plan.duration),
-                start_s=float(mixed.video_start), codec=options.codec,
-            ),
-            options=to_dict(options),
-            checkpoint=CheckpointFacts(self.checkpoint, self.weights.hashes),
-            device=str(self.device),
-            engine_version=self.version,
-            marking=marking(self.version),
-            frames_dubbed=plan.count - len(passed),
-            passed_through=join_pass_through(passed),
-            faces=faces,
-            lip_references=persona.bank_frames,
-            audio_action=AudioAction(mixed.audio_action, mixed.audio_codec),
-            stages=clock.stages,
-            total_seconds=clock.total,
-            peak_memory_mib=peak_memory_mib(),
-            warnings=[
-                *(f"not taken over: {name}" for name in mixed.dropped),
-                *encoding_losses(
-                    reader.video.pix_fmt, options.codec, reader.video.width, reader.video.height,
-                    mixed.path.suffix.lower(),
-                ),
-                *self._adaptation_notes(persona),
-            ],
-            adaptation=persona.adaptation.facts() if persona.adaptation else None,
-        )  # fmt: skip
-
 
 def _track_facts(faces: VideoFaces, speaker: SpeakerTrack) -> list[FaceTrackFacts]:
     """Every face track of a video for the report."""
-    return [
-        FaceTrackFacts(
-            t.id, t.frames[0], t.frames[-1] + 1, len(t.frames), t.mean_side, t.id in speaker.ids
-        )
-        for t in faces.tracks
-    ]
+    fitting = _fitting_frames(speaker)
+    facts = []
+    for track in faces.tracks:
+        start, stop, count = track.frames[0], track.frames[-1] + 1, len(track.frames)
+        dubbed = track.id in speaker.ids
+        sure = (fitting.get(track.id, 0) if dubbed else count) / (stop - start)
+        facts.append(FaceTrackFacts(track.id, start, stop, count, track.mean_side, dubbed, sure))
+    return facts
+
+
+def _speaker_facts(speaker: SpeakerTrack) -> list[FaceTrackFacts]:
+    """The speaker's tracks for the report, where only they are known: the size is that of the
+    fitted face."""
+    fitting = _fitting_frames(speaker)
+    facts = []
+    for track in speaker.ids:
+        frames = sorted(frame for frame, part in speaker.part.items() if part == track)
+        height = 2 * speaker.fit.pose[[speaker.position[f] for f in frames], 3].exp()
+        start, stop = frames[0], frames[-1] + 1
+        sure = fitting.get(track, 0) / (stop - start)
+        size = float(height.mean())
+        facts.append(FaceTrackFacts(track, start, stop, len(frames), size, True, sure))
+    return facts
+
+
+def _fitting_frames(speaker: SpeakerTrack) -> Counter[int]:
+    """How many frames of each of the speaker's tracks the mesh fits."""
+    error = speaker.fit.error.tolist()
+    return Counter(
+        speaker.part[frame] for frame, row in speaker.position.items() if error[row] <= MAX_ERROR
+    )
 
 
 def _track_of(persona: Persona) -> SpeakerTrack:
@@ -560,15 +572,3 @@ def _track_of(persona: Persona) -> SpeakerTrack:
         fit,
         persona.faults,
     )
-
-
-def peak_memory_mib() -> float:
-    """Largest resident memory of this process so far in MiB; it never falls, so of several dubs
-    in one process it is that of the hungriest."""
-    status = Path("/proc/self/status")
-    if status.exists():  # getrusage would count what the parent had before it started this process
-        for line in status.read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) / 1024
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 1024 if sys.platform != "darwin" else peak / 2**20

@@ -99,6 +99,24 @@ class PersonaInvalid(DubbingError):
     exit_code = 14
 
 
+class UnfinishedJob(DubbingError):
+    """The state of an unfinished job stands in the way, or belongs to another job or machine."""
+
+    exit_code = 15
+
+
+class OutputBusy(DubbingError):
+    """Another process is making this very output."""
+
+    exit_code = 16
+
+
+class InputChanged(DubbingError):
+    """An input file was changed while the job read it."""
+
+    exit_code = 17
+
+
 class InputTooLarge(DubbingError):
     """An input's pictures or its length are over the limits (--max-pixels, --max-duration)."""
 
@@ -109,3 +127,9 @@ class Cancelled(DubbingError):
     """The caller's progress callback or a signal asked the job to stop."""
 
     exit_code = 130
+
+
+class Terminated(Cancelled):
+    """The process was asked to end (SIGTERM)."""
+
+    exit_code = 143

@@ -20,16 +20,27 @@ OVERLAP = 150  # frames on either side of a seam
 
 @dataclass(frozen=True)
 class Motion:
-    """Lower-face displacements [N, L, 3] at times k / 25 s, canonical, from the template."""
+    """Lower-face displacements [N, L, 3] at times k / 25 s, canonical, from the template.
+
+    A piece of a longer motion holds the states from number `first` on, of `total` in all.
+    """
 
     lower: Tensor
+    first: int = 0
+    total: int | None = None
+
+    @property
+    def count(self) -> int:
+        """States of the whole motion."""
+        return len(self.lower) if self.total is None else self.total
 
     def at(self, time: float) -> Tensor:
         """Displacements [L, 3] at `time` seconds, linear between the two nearest states."""
-        place = min(max(time * RATE, 0.0), len(self.lower) - 1.0)
+        place = min(max(time * RATE, 0.0), self.count - 1.0)
         left = int(place)
-        right = min(left + 1, len(self.lower) - 1)
-        return torch.lerp(self.lower[left], self.lower[right], place - left)
+        right = min(left + 1, self.count - 1)
+        held = self.lower[left - self.first], self.lower[right - self.first]
+        return torch.lerp(*held, place - left)
 
 
 def frame_features(features: Tensor, times: Tensor, stretch: float = 1.0) -> Tensor:

@@ -211,6 +211,25 @@ class DubOptions:
         False,
         reason="a result of hours should not vanish by a typing error",
     )
+    resume: bool = option(
+        "Go on with an interrupted run of the same job after its last finished segment; where "
+        "there is none, start.",
+        False,
+        reason="what an earlier run left is not taken over unasked",
+    )
+    clean: bool = option(
+        "Remove what an interrupted run to this output left, and start afresh.",
+        False,
+        reason="finished segments may be worth hours",
+    )
+    segment_seconds: float = option(
+        "Length of the pieces that are rendered and kept one by one; an interrupted run goes on "
+        "after the last finished one.",
+        10.0,
+        reason="a few minutes of work at most are lost; encoders put a key frame there anyway",
+        low=0.1,
+        high=600.0,
+    )
     report: Path | None = option(
         "Also write a report of the job (frames, times, faces, what passed through) to this JSON "
         "file.",
@@ -223,6 +242,11 @@ class DubOptions:
             if isinstance(value := getattr(self, name), str):
                 object.__setattr__(self, name, Path(value))
         check_fields(self)
+        if self.resume and self.clean:
+            raise OptionInvalid(
+                "resume and clean contradict each other",
+                hint="one goes on with an unfinished run, the other drops it",
+            )
         if self.speaker != "largest" and not self.speaker.isdecimal():
             raise OptionInvalid(
                 f"speaker is {self.speaker!r}; it has to be 'largest' or a face track's number",

@@ -67,6 +67,15 @@ class Persona:
         Raises:
             OutputUnwritable, DiskFull: see `save_bytes`.
         """
+        save_bytes(path, self.to_bytes())
+
+    @property
+    def sha256(self) -> str:
+        """Hex digest of the persona's file."""
+        return hashlib.sha256(self.to_bytes()).hexdigest()
+
+    def to_bytes(self) -> bytes:
+        """Content of the persona's file."""
         tensors = {
             "alpha": self.alpha,
             "template": self.template,
@@ -95,8 +104,7 @@ class Persona:
             "bank_frames": self.bank_frames,
             "bank_origins": [list(p.origin) for p in self.bank],
         }
-        data = save({k: v.contiguous() for k, v in tensors.items()}, {"persona": json.dumps(facts)})
-        save_bytes(path, data)
+        return save({k: v.contiguous() for k, v in tensors.items()}, {"persona": json.dumps(facts)})
 
     @classmethod
     def load(cls, path: str | Path) -> Persona:

@@ -43,11 +43,12 @@ class StageProgress:
     stage: str
     total: int | None = None
     interval_s: float = 0.1
+    before: int = 0  # units that an earlier run did: they count as done, but not for the speed
 
     def __post_init__(self) -> None:
         self._start = time.perf_counter()
         self._last = -1e9
-        self.done = 0
+        self.done = self.before
         self._report(force=True)
 
     def advance(self, units: int = 1) -> None:
@@ -65,7 +66,7 @@ class StageProgress:
             return
         self._last = now
         spent = now - self._start
-        fps = self.done / spent if self.done and spent > 0 else 0.0
+        fps = (self.done - self.before) / spent if spent > 0 else 0.0
         eta = (self.total - self.done) / fps if self.total is not None and fps > 0 else None
         self.callback(
             ProgressEvent(stage=self.stage, done=self.done, total=self.total, fps=fps, eta_s=eta)

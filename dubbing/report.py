@@ -8,11 +8,15 @@ import json
 import os
 import tempfile
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from dubbing.errors import DiskFull, OutputUnwritable
+
+SCHEMA = 2
+"""Of the report's JSON, described in docs/report.md; 1 had neither this field nor checksums."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +68,9 @@ class PassThrough:
 class FaceTrackFacts:
     """One face over time: seen in `frames` of the source frames [start_frame, stop_frame).
 
-    `size_px` is the median side of its box; `dubbed` marks the speaker.
+    `size_px` is the median side of its box; `dubbed` marks the speaker. `confidence`, 0 to 1, is
+    the share of the frames from its first to its last in which the face was found and, where it
+    is the speaker's, the mesh fits it.
     """
 
     id: int
@@ -73,6 +79,7 @@ class FaceTrackFacts:
     frames: int
     size_px: float
     dubbed: bool
+    confidence: float | None = None
 
 
 @dataclass(frozen=True)
@@ -94,6 +101,15 @@ class StageTime:
     @property
     def fps(self) -> float:
         return self.units / self.seconds if self.seconds > 0 else 0.0
+
+
+@dataclass(frozen=True)
+class SegmentFacts:
+    """In how many pieces the result was rendered, and how many of them an earlier, interrupted run
+    had left."""
+
+    count: int
+    reused: int
 
 
 @dataclass
@@ -118,6 +134,32 @@ class DubReport:
     peak_memory_mib: float = 0.0
     warnings: list[str] = field(default_factory=list)
     adaptation: dict[str, Any] | None = None  # facts of `Adaptation`; None where nobody asked
+    sync_offset_s: float | None = None  # by which the source's lips are late; None where unknown
+    segments: SegmentFacts | None = None
+    checksums: dict[str, str] = field(default_factory=dict)  # SHA-256 of inputs and output
+    libraries: dict[str, str] = field(default_factory=dict)  # versions
+    schema: int = SCHEMA
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> DubReport:
+        """The report of `to_dict`'s values.
+
+        Raises:
+            ValueError: of another schema, or not a report.
+        """
+        if values.get("schema") != SCHEMA:
+            raise ValueError(f"report schema {values.get('schema')}, known is {SCHEMA}")
+        own = {item.name for item in dataclasses.fields(cls)}
+        made = {name: value for name, value in values.items() if name in own}
+        try:
+            for name, kind in _PARTS.items():
+                if made.get(name) is not None:
+                    made[name] = kind(**made[name])
+            for name, kind in _LISTS.items():
+                made[name] = [kind(**_own_fields(kind, item)) for item in made[name]]
+            return cls(**made)
+        except (TypeError, KeyError) as error:
+            raise ValueError(f"not a report: {error}") from error
 
     @property
     def pass_through_counts(self) -> dict[str, int]:
@@ -154,6 +196,26 @@ class DubReport:
         save_bytes(path, self.to_json().encode())
 
 
+_PARTS: dict[str, type[Any]] = {
+    "video": PictureFacts,
+    "audio": SoundFacts,
+    "output": PictureFacts,
+    "checkpoint": CheckpointFacts,
+    "audio_action": AudioAction,
+    "segments": SegmentFacts,
+}
+_LISTS: dict[str, type[Any]] = {
+    "passed_through": PassThrough,
+    "faces": FaceTrackFacts,
+    "stages": StageTime,
+}
+
+
+def _own_fields(kind: type[Any], values: dict[str, Any]) -> dict[str, Any]:
+    names = {item.name for item in dataclasses.fields(kind)}
+    return {name: value for name, value in values.items() if name in names}
+
+
 def save_bytes(path: str | Path, data: bytes) -> None:
     """Write `data` to `path` by atomic rename, replacing what is there.
 
@@ -176,11 +238,16 @@ def save_bytes(path: str | Path, data: bytes) -> None:
 
 def join_pass_through(reasons: dict[int, str]) -> list[PassThrough]:
     """Intervals of equal reason from {frame: reason}, in order of frames."""
+    return joined_intervals(PassThrough(reasons[k], k, k + 1) for k in sorted(reasons))
+
+
+def joined_intervals(pieces: Iterable[PassThrough]) -> list[PassThrough]:
+    """Intervals in order, those that touch and have one reason made one."""
     joined: list[PassThrough] = []
-    for frame in sorted(reasons):
+    for piece in pieces:
         last = joined[-1] if joined else None
-        if last and last.stop_frame == frame and last.reason == reasons[frame]:
-            joined[-1] = dataclasses.replace(last, stop_frame=frame + 1)
+        if last and (last.stop_frame, last.reason) == (piece.start_frame, piece.reason):
+            joined[-1] = dataclasses.replace(last, stop_frame=piece.stop_frame)
         else:
-            joined.append(PassThrough(reasons[frame], frame, frame + 1))
+            joined.append(piece)
     return joined

@@ -94,20 +94,33 @@ class DubbedFrames:
         self.session, self.engine, self.motion = session, engine, motion
         self.speaker, self.template, self.weights = speaker, template, weights
 
-    def run(self, frames: Iterable[StreamFrame]) -> Iterator[DoneFrame]:
-        """Finished frames in the order of `frames`; at most N_FACE are held."""
+    def run(
+        self, frames: Iterable[StreamFrame], start: int = 0, stop: int | None = None
+    ) -> Iterator[DoneFrame]:
+        """Finished frames in the order of `frames`; at most N_FACE are held.
+
+        Frames whose number lies outside `start` ... `stop - 1` serve as references only: with
+        AHEAD of them on either side, a piece comes out as it does within the whole.
+        """
         waiting: deque[tuple[StreamFrame, FacePicture | None]] = deque()
         current = 0  # place in `waiting` of the next frame to render
+
+        def wanted() -> bool:
+            number = waiting[current][0].number
+            return number >= start and (stop is None or number < stop)
+
         for frame in frames:
             waiting.append((frame, self._picture(frame.source)))
             if len(waiting) - current > AHEAD:
-                yield self._finish(waiting, current)
+                if wanted():
+                    yield self._finish(waiting, current)
                 current += 1
             while current > AHEAD:
                 waiting.popleft()
                 current -= 1
         while current < len(waiting):
-            yield self._finish(waiting, current)
+            if wanted():
+                yield self._finish(waiting, current)
             current += 1
 
     def _picture(self, source: Picture) -> FacePicture | None:
@@ -140,7 +153,7 @@ class DubbedFrames:
             if seen is not None and same:
                 references[other.source.index] = seen
         model = self.engine.morphable
-        lower = self.motion.at(frame.time)[None]
+        lower = self.motion.at(frame.time)[None].to(self.session.device)
         moved = merged_vertices(
             model, self.template, picture.beta[None].to(lower), self.engine.geometry.lower, lower
         )

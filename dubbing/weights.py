@@ -10,7 +10,7 @@ import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -51,6 +51,7 @@ class EngineWeights:
     geometry: GeometryNet
     renderer: Renderer
     hashes: dict[str, str]  # file name -> first 16 hex digits of its SHA-256
+    digests: dict[str, str] = field(default_factory=dict)  # file name -> its whole SHA-256
 
 
 def save_checkpoint(
@@ -198,12 +199,14 @@ def resolve(checkpoint: str | Path) -> Path:
 def load_engine(checkpoint: str | Path, device: torch.device) -> EngineWeights:
     """Load all parts of a checkpoint folder onto `device`."""
     folder = resolve(checkpoint)
+    digests = {k: _digest(folder / f"{k}.safetensors") for k in KINDS}
     loaded = EngineWeights(
         load_morphable(folder / f"{MORPHABLE}.safetensors").to(device),
         load_speech_encoder(folder / f"{SPEECH}.safetensors").to(device),
         load_geometry(folder / f"{GEOMETRY}.safetensors").to(device),
         load_renderer(folder / f"{RENDERER}.safetensors").to(device),
-        {k: _digest(folder / f"{k}.safetensors") for k in KINDS},
+        {k: digest[:16] for k, digest in digests.items()},
+        digests,
     )
     _check_together(loaded, folder)
     return loaded
@@ -236,4 +239,4 @@ def _inside(engine: EngineWeights, vertices: int) -> bool:
 
 def _digest(path: Path) -> str:
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -33,11 +33,12 @@ from dubbing.analysis import (
     find_faces,
     fit_speaker,
 )
-from dubbing.dubber import Dubber, peak_memory_mib
+from dubbing.dubber import Dubber
 from dubbing.errors import DubbingError
 from dubbing.evaluation.tables import markdown, save_json
 from dubbing.evaluation.timing import StageTimer
 from dubbing.face.tracker import FaceTracker
+from dubbing.job.finishing import peak_memory_mib
 from dubbing.media.audio import load_speech
 from dubbing.media.reader import DecodedFrame, VideoReader
 from dubbing.media.writer import VideoWriter

@@ -12,8 +12,8 @@ import sys
 import tempfile
 from pathlib import Path
 
-from dubbing.evaluation.footage.registry import Bench, run_cases
-from dubbing.evaluation.footage.table import all_cases
+from dubbing.evaluation.cases.registry import Bench, run_cases
+from dubbing.evaluation.cases.table import all_cases
 
 
 def main() -> int:

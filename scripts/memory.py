@@ -82,7 +82,8 @@ def dub_once(video: Path, audio: Path, output: Path, args: argparse.Namespace) -
     """Dub in this process; its figures."""
     import torch
 
-    from dubbing.dubber import Dubber, peak_memory_mib
+    from dubbing.dubber import Dubber
+    from dubbing.job.finishing import peak_memory_mib
     from dubbing.options import DubOptions
 
     if args.threads:

@@ -140,6 +140,10 @@ class VideoReader:
             raise NotAVideo("no frame of the picture stream decodes", path=self.path)
         return self._index
 
+    def use_index(self, index: FrameIndex) -> None:
+        """Take the numbering that an earlier complete iteration over the same file has found."""
+        self._index = index
+
     @property
     def estimated_frames(self) -> int | None:
         """Frames for a progress bar: exact once indexed, else as the container suggests."""

@@ -190,24 +190,31 @@ class OutputFrame(NamedTuple):
     source: DecodedFrame
 
 
-def iter_plan(reader: VideoReader, plan: OutputPlan) -> Iterator[OutputFrame]:
-    """Decode the frames of `plan` in order; never more than one reverse chunk is in memory."""
+def iter_plan(
+    reader: VideoReader, plan: OutputPlan, start: int = 0, stop: int | None = None
+) -> Iterator[OutputFrame]:
+    """Decode frames `start` ... `stop - 1` of `plan` (default: to its end) in order; never more
+    than one reverse chunk is in memory."""
     first_pts = reader.index.pts[0]
-    planned = plan.frames()
+    stop = plan.count if stop is None else stop
     for segment in plan.segments:
-        start, stop = segment.bounds
-        for source in _decoded(reader, segment, start, stop):
-            entry = next(planned)
+        low = max(start - segment.number, 0)
+        high = min(stop - segment.number, segment.count)
+        if low >= high:
+            continue
+        numbers = range(segment.number + low, segment.number + high)
+        for number, source in zip(numbers, _decoded(reader, segment, low, high), strict=True):
+            entry = plan.frame(number)
             pts = first_pts + round(entry.time / reader.time_base)
             yield OutputFrame(entry.number, pts, entry.time, entry.duration, source)
 
 
-def _decoded(
-    reader: VideoReader, segment: Segment, start: int, stop: int
-) -> Iterator[DecodedFrame]:
+def _decoded(reader: VideoReader, segment: Segment, low: int, high: int) -> Iterator[DecodedFrame]:
+    """Frames `low` ... `high - 1` of a run, counted from its own beginning."""
+    first, last = segment.first + segment.step * low, segment.first + segment.step * (high - 1)
     if segment.step < 0:
-        return reader.iter_reverse(start, stop)
+        return reader.iter_reverse(last, first + 1)
     if segment.step > 0:
-        return reader.read_range(start, stop)
-    frame = next(reader.read_range(start, stop))
-    return (frame for _ in range(segment.count))
+        return reader.read_range(first, last + 1)
+    frame = next(reader.read_range(first, first + 1))
+    return (frame for _ in range(low, high))

@@ -8,6 +8,7 @@ neither takes.
 from __future__ import annotations
 
 import logging
+from array import array
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -88,12 +89,13 @@ class VideoWriter:
         self._like = like
         self._time_base = like.time_base
         self._durations: dict[int, int] = {}
+        self._coded = array("q")  # PTS in the order of the packets
         self._last_pts: int | None = None
         self._opened = False
         self.shift = 0
         """ticks added to every PTS, because no container holds times before 0; mostly 0"""
         self.frames = 0
-        self.container_format = _container_format(self.codec_name, like, self.pix_fmt)
+        self.container_format = container_format(self.codec_name, like, self.pix_fmt)
         self._marker: FieldMarker | None = None
         if self.pix_fmt != like.pix_fmt:
             log.info("encoding %s as %s", like.pix_fmt, self.pix_fmt)
@@ -103,8 +105,9 @@ class VideoWriter:
         quality |= options or {}
         with disk_errors(self.path):
             self._container = av.open(
-                str(self.path), "w", format=self.container_format, options=self._clock_options()
-            )
+                str(self.path), "w", format=self.container_format,
+                options=clock_options(self.container_format, self._time_base),
+            )  # fmt: skip
         self._stream = self._new_stream(quality, threads)
 
     def __enter__(self) -> Self:
@@ -176,6 +179,15 @@ class VideoWriter:
             self._mux(self._stream.encode(None))
             self._container.close()
 
+    @property
+    def delay(self) -> int:
+        """Frames by which decoding runs ahead of showing: 0 without B-frames. Known after `close`.
+
+        With DTS[i] = PTS in order of time [i - delay] no packet is decoded after it is shown.
+        """
+        rank = {pts: place for place, pts in enumerate(sorted(self._coded))}
+        return max((place - rank[pts] for place, pts in enumerate(self._coded)), default=0)
+
     def _encode(self, frame: av.VideoFrame, pts: int) -> None:
         where = f"frame {self.frames - 1} at {float(pts * self._time_base):.3f} s"
         try:
@@ -193,6 +205,7 @@ class VideoWriter:
     def _mux(self, packets: list[av.Packet[Any]]) -> None:
         for packet in packets:
             if packet.pts is not None and packet.time_base == self._time_base:
+                self._coded.append(packet.pts)
                 packet.duration = self._durations.pop(packet.pts, packet.duration)
             self._container.mux(packet)
 
@@ -215,12 +228,6 @@ class VideoWriter:
             return LIMITED, like.color_space
         full = any("yuvj" in name for name in (like.pix_fmt, self.pix_fmt))
         return FULL if full else like.color_range, like.color_space
-
-    def _clock_options(self) -> dict[str, str]:
-        if self.container_format not in ("mp4", "mov"):
-            return {}
-        clock = str(self._time_base.denominator)
-        return {"video_track_timescale": clock, "movie_timescale": clock}
 
     def _new_stream(self, options: dict[str, str], threads: int) -> Any:
         like = self._like
@@ -247,7 +254,7 @@ class VideoWriter:
         return stream
 
 
-def _container_format(codec_name: str, like: VideoStreamInfo, pix_fmt: str) -> str:
+def container_format(codec_name: str, like: VideoStreamInfo, pix_fmt: str) -> str:
     """Muxer of the intermediate for that codec: mp4, mov, nut, or matroska.
 
     Matroska counts milliseconds only, but alone takes VP9's alpha, and colour tags that are not
@@ -267,3 +274,21 @@ def _container_format(codec_name: str, like: VideoStreamInfo, pix_fmt: str) -> s
     if codec_name in ("prores", "mjpeg", "dnxhd", "png"):
         return "mov"
     return "nut"
+
+
+def codec_muxer(codec: str, like: VideoStreamInfo) -> str:
+    """Muxer of the intermediate for the encoder `codec` and pictures `like` the source's.
+
+    Raises:
+        OptionInvalid: there is no such encoder.
+    """
+    pix_fmt = choose_pix_fmt(like.pix_fmt, codec, like.width, like.height)
+    return container_format(str(video_encoder(codec).canonical_name), like, pix_fmt)
+
+
+def clock_options(muxer: str, time_base: Fraction) -> dict[str, str]:
+    """Options with which that muxer keeps times to the tick of `time_base`."""
+    if muxer not in ("mp4", "mov"):
+        return {}
+    clock = str(time_base.denominator)
+    return {"video_track_timescale": clock, "movie_timescale": clock}

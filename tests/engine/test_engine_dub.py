@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from dubbing.analysis import NO_FACE
 from dubbing.dubber import Dubber
 from dubbing.errors import CheckpointCorrupt, OptionInvalid, PersonaInvalid
+from dubbing.job import clean_state
 from dubbing.media.audio import decode_audio
 from dubbing.media.planes import plane_view
 from dubbing.media.reader import VideoReader
@@ -184,7 +185,7 @@ def test_style_of_another_clip(
     assert sum(int((x[0] != y[0]).any()) for x, y in zip(a, b, strict=True)) > FRAMES // 2
 
 
-def test_exception_in_progress_cancels_and_leaves_nothing(
+def test_exception_in_progress_cancels_and_leaves_only_the_state(
     dubber: Dubber, clip: Path, speech: Path, persona: Persona, tmp_path: Path
 ) -> None:
     class Stop(Exception):
@@ -195,10 +196,13 @@ def test_exception_in_progress_cancels_and_leaves_nothing(
             raise Stop
 
     (tmp_path / "o.mp4").write_bytes(b"older work")
-    with pytest.raises(Stop):
+    with pytest.raises(Stop) as stopped:
         dubber.dub(clip, speech, tmp_path / "o.mp4", DubOptions(overwrite=True), persona, stop)
-    assert [p.name for p in tmp_path.iterdir()] == ["o.mp4"]
+    assert "--resume" in stopped.value.__notes__[0]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".o.mp4.dub", "o.mp4"]
     assert (tmp_path / "o.mp4").read_bytes() == b"older work"
+    assert clean_state(tmp_path / "o.mp4")
+    assert [p.name for p in tmp_path.iterdir()] == ["o.mp4"]
 
 
 def test_corrupt_checkpoint(tmp_path: Path) -> None:

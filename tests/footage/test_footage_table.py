@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dubbing.evaluation.footage.registry import (
+from dubbing.evaluation.cases.registry import (
     Bench,
     Case,
     CaseFailed,
@@ -15,7 +15,7 @@ from dubbing.evaluation.footage.registry import (
     check,
     run_case,
 )
-from dubbing.evaluation.footage.table import all_cases
+from dubbing.evaluation.cases.table import all_cases
 
 
 @pytest.fixture(scope="session")

@@ -104,7 +104,7 @@ def _seeds(kind: str, folder: Path) -> tuple[dict[str, Path], list[Path]]:
     if kind == MEDIA:
         made = media_seeds(place)
         return {"video": made[0], "sound": place / "s.flac"}, made
-    from dubbing.evaluation.footage.registry import Bench
+    from dubbing.evaluation.cases.registry import Bench
 
     talker = Bench(place).talker
     talker.persona.save(place / "talker.persona")

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import torch
 
-from dubbing.evaluation.footage.clips import ClipRecipe, ffmpeg_clip, make_clip, make_sound, tone
-from dubbing.evaluation.footage.extras import rich
-from dubbing.evaluation.footage.registry import Bench, NotInThisBuild
-from dubbing.evaluation.footage.weight_files import made_up_persona
+from dubbing.evaluation.cases.clips import ClipRecipe, ffmpeg_clip, make_clip, make_sound, tone
+from dubbing.evaluation.cases.extras import rich
+from dubbing.evaluation.cases.registry import Bench, NotInThisBuild
+from dubbing.evaluation.cases.weight_files import made_up_persona
 from dubbing.models.geometry_net import GeometryNet, GeometryNetConfig
 from dubbing.models.renderer import Renderer, RendererConfig
 from dubbing.models.speech_encoder import SpeechEncoder, SpeechEncoderConfig

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dubbing.errors import DubbingError
-from dubbing.evaluation.footage.chain import run_chain
+from dubbing.evaluation.cases.chain import run_chain
 from dubbing.media.audio import audio_duration, check_speech, load_speech
 from dubbing.media.limits import Limits
 from dubbing.media.probe import require_audio, require_video
@@ -68,7 +68,7 @@ def _chained(video: Path, sound: Path, folder: Path) -> str:
 
 def read_weights(path: Path) -> list[str]:
     """Load a persona, or the checkpoint part that the file's name says."""
-    from dubbing.evaluation.footage.weight_files import LOADERS
+    from dubbing.evaluation.cases.weight_files import LOADERS
     from dubbing.persona import Persona
 
     kind = path.stem.split("-")[0]

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dubbing.demo import demo_pose, demo_puppet, demo_speech
-from dubbing.evaluation.footage.clips import ClipRecipe, make_clip, make_sound
+from dubbing.evaluation.cases.clips import ClipRecipe, make_clip, make_sound
 from dubbing.media.audio import load_speech
 
 SIZE = 320

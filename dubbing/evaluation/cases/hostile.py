@@ -11,10 +11,10 @@ from pathlib import Path
 
 import dubbing
 from dubbing.errors import DubbingError, InputNotFound, InputTooLarge, OutputUnwritable
-from dubbing.evaluation.footage.chain import run_chain, same_times
-from dubbing.evaluation.footage.clips import ClipRecipe, make_clip, make_sound, tone
-from dubbing.evaluation.footage.registry import Bench, case, check
-from dubbing.evaluation.footage.times import speech
+from dubbing.evaluation.cases.chain import run_chain, same_times
+from dubbing.evaluation.cases.clips import ClipRecipe, make_clip, make_sound, tone
+from dubbing.evaluation.cases.registry import Bench, case, check
+from dubbing.evaluation.cases.times import speech
 from dubbing.media.audio import load_speech
 from dubbing.media.limits import Limits
 from dubbing.media.mux import mux

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import av
 
-from dubbing.evaluation.footage.chain import run_chain, same_times
-from dubbing.evaluation.footage.clips import ClipRecipe, ffmpeg_clip, make_clip, make_sound, tone
-from dubbing.evaluation.footage.registry import Bench, case, check
-from dubbing.evaluation.footage.times import speech
+from dubbing.evaluation.cases.chain import run_chain, same_times
+from dubbing.evaluation.cases.clips import ClipRecipe, ffmpeg_clip, make_clip, make_sound, tone
+from dubbing.evaluation.cases.registry import Bench, case, check
+from dubbing.evaluation.cases.times import speech
 from dubbing.media.probe import probe
 
 TOPIC = "extras"

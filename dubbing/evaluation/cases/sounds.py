@@ -11,9 +11,9 @@ from pathlib import Path
 import av
 import numpy as np
 
-from dubbing.evaluation.footage.chain import run_chain
-from dubbing.evaluation.footage.clips import ClipRecipe, ffmpeg_clip, make_clip, make_sound, tone
-from dubbing.evaluation.footage.registry import (
+from dubbing.evaluation.cases.chain import run_chain
+from dubbing.evaluation.cases.clips import ClipRecipe, ffmpeg_clip, make_clip, make_sound, tone
+from dubbing.evaluation.cases.registry import (
     Bench,
     Case,
     NotInThisBuild,

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 
-from dubbing.evaluation.footage.chain import Chained, run_chain, same_times
-from dubbing.evaluation.footage.clips import ClipRecipe, ffmpeg_clip, grey, make_clip, make_sound
-from dubbing.evaluation.footage.clips import tone as make_tone
-from dubbing.evaluation.footage.registry import Bench, Case, add, case, check
+from dubbing.evaluation.cases.chain import Chained, run_chain, same_times
+from dubbing.evaluation.cases.clips import ClipRecipe, ffmpeg_clip, grey, make_clip, make_sound
+from dubbing.evaluation.cases.clips import tone as make_tone
+from dubbing.evaluation.cases.registry import Bench, Case, add, case, check
 from dubbing.media.audio import audio_start, decoded_frames
 from dubbing.media.planes import plane_view
 from dubbing.media.reader import VideoReader

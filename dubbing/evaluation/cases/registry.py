@@ -72,7 +72,7 @@ class Bench:
     @cached_property
     def talker(self) -> Talker:
         """A short clip of a speaker, and a second of other speech."""
-        from dubbing.evaluation.footage.puppets import write_speech, write_talker
+        from dubbing.evaluation.cases.puppets import write_speech, write_talker
 
         frames = 20
         video = write_talker(self._root / "talker.mp4", frames)

@@ -12,7 +12,7 @@ import av
 import numpy as np
 from numpy.typing import NDArray
 
-from dubbing.evaluation.footage.registry import need_encoder
+from dubbing.evaluation.cases.registry import need_encoder
 from dubbing.media.ffmpeg import run_ffmpeg
 from dubbing.media.pixels import layout_of
 from dubbing.media.planes import plane_view

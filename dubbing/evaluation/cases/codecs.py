@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from dubbing.evaluation.footage.chain import run_chain, same_times
-from dubbing.evaluation.footage.clips import ClipRecipe, ffmpeg_clip, make_clip
-from dubbing.evaluation.footage.registry import Bench, Case, add, check, need_encoder
-from dubbing.evaluation.footage.times import speech
+from dubbing.evaluation.cases.chain import run_chain, same_times
+from dubbing.evaluation.cases.clips import ClipRecipe, ffmpeg_clip, make_clip
+from dubbing.evaluation.cases.registry import Bench, Case, add, check, need_encoder
+from dubbing.evaluation.cases.times import speech
 from dubbing.media.encoders import encoding_losses
 from dubbing.media.pixels import has_alpha
 from dubbing.media.probe import require_video

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dubbing.evaluation.footage.registry import check
+from dubbing.evaluation.cases.registry import check
 from dubbing.media.audio import audio_duration
 from dubbing.media.mux import MuxResult, mux
 from dubbing.media.pixels import layout_of

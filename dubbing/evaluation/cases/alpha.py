@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
-from dubbing.evaluation.footage.chain import outside_difference, run_chain, same_tags, same_times
-from dubbing.evaluation.footage.clips import ClipRecipe, make_clip
-from dubbing.evaluation.footage.pictures import VP9
-from dubbing.evaluation.footage.registry import Bench, case, check
-from dubbing.evaluation.footage.times import speech
+from dubbing.evaluation.cases.chain import outside_difference, run_chain, same_tags, same_times
+from dubbing.evaluation.cases.clips import ClipRecipe, make_clip
+from dubbing.evaluation.cases.pictures import VP9
+from dubbing.evaluation.cases.puppets import SIZE, write_talker
+from dubbing.evaluation.cases.registry import Bench, case, check
+from dubbing.evaluation.cases.times import speech
 from dubbing.media.encoders import encoding_losses
 from dubbing.media.pixels import has_alpha
 from dubbing.media.probe import require_video
+from dubbing.media.reader import VideoReader
+from dubbing.options import DubOptions
 
 TOPIC = "alpha"
 
@@ -77,3 +82,30 @@ def said_so(bench: Bench) -> str:
         check(not has_alpha(made.pix_fmt), f"x264 made {made.pix_fmt}")
         same_times(made)
     return "libx264, and VP9 in mp4, are named in the report's warnings"
+
+
+@case(TOPIC, "whole dubs in several segments: alpha, and a range without other tags")
+def whole_dub(bench: Bench) -> str:
+    talker = bench.talker
+    figures = []
+    for recipe, codec, suffix in (
+        (ClipRecipe("ffv1", "yuva420p", options={}, tags=(2, 2, 2, 2)), "ffv1", ".mkv"),
+        (ClipRecipe("ffv1", "yuva420p", options={}), "libvpx-vp9", ".webm"),
+    ):
+        size = (SIZE, SIZE)
+        source = bench.folder / f"in-{codec}.mkv"
+        write_talker(source, talker.frames, replace(recipe, size=size, pts=range(talker.frames)))
+        output = bench.folder / f"out{suffix}"
+        options = DubOptions(length="video", codec=codec, segment_seconds=0.3)
+        report = bench.dubber.dub(source, talker.speech, output, options, talker.persona)
+        before, after = require_video(source).video, require_video(output).video
+        check(after is not None and has_alpha(after.pix_fmt), f"{codec}: alpha is gone")
+        if before is not None and after is not None:
+            check(after.color_range == before.color_range, f"{codec}: range {after.color_range}")
+        with VideoReader(source) as old, VideoReader(output) as new:
+            worst = max(abs(a - b) for a, b in zip(old.index.times, new.index.times, strict=True))
+        check(worst <= Fraction(1, 1000), f"{codec}: a frame is {float(worst):.4f} s off")
+        pieces = report.segments.count if report.segments else 0
+        check(pieces > 1, f"{codec}: {pieces} segment")
+        figures.append(f"{codec}: {pieces} segments")
+    return ", ".join(figures)

@@ -9,9 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from dubbing.evaluation.footage.chain import run_chain
-from dubbing.evaluation.footage.clips import ClipRecipe, make_clip, make_sound, tone
-from dubbing.evaluation.footage.registry import Bench, Case, add, case, check
+from dubbing.evaluation.cases.chain import run_chain
+from dubbing.evaluation.cases.clips import ClipRecipe, make_clip, make_sound, tone
+from dubbing.evaluation.cases.registry import Bench, Case, add, case, check
 from dubbing.media.audio import audio_duration
 from dubbing.media.planes import plane_view
 from dubbing.media.reader import VideoReader

@@ -6,16 +6,16 @@ import functools
 from dataclasses import replace
 from fractions import Fraction
 
-from dubbing.evaluation.footage.chain import (
+from dubbing.evaluation.cases.chain import (
     Chained,
     outside_difference,
     run_chain,
     same_tags,
     same_times,
 )
-from dubbing.evaluation.footage.clips import ClipRecipe, ffmpeg_clip, make_clip
-from dubbing.evaluation.footage.registry import Bench, Case, add, case, check
-from dubbing.evaluation.footage.times import speech
+from dubbing.evaluation.cases.clips import ClipRecipe, ffmpeg_clip, make_clip
+from dubbing.evaluation.cases.registry import Bench, Case, add, case, check
+from dubbing.evaluation.cases.times import speech
 from dubbing.media.encoders import choose_pix_fmt, encoding_losses
 from dubbing.media.pixels import layout_of
 from dubbing.media.probe import require_video

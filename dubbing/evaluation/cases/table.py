@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib import import_module
 
-from dubbing.evaluation.footage.registry import Case, entered
+from dubbing.evaluation.cases.registry import Case, entered
 
 MODULES = (
     "times",
@@ -23,5 +23,5 @@ MODULES = (
 def all_cases() -> list[Case]:
     """Every case of the table."""
     for name in MODULES:
-        import_module(f"dubbing.evaluation.footage.{name}")
+        import_module(f"dubbing.evaluation.cases.{name}")
     return entered()

@@ -16,7 +16,7 @@ from safetensors.torch import save
 
 import dubbing
 from dubbing.errors import CheckpointCorrupt, DubbingError, PersonaInvalid
-from dubbing.evaluation.footage.registry import Bench, case, check
+from dubbing.evaluation.cases.registry import Bench, case, check
 from dubbing.geometry.topology import N_VERTICES
 from dubbing.persona import Persona
 from dubbing.render.session import FacePicture
