@@ -200,11 +200,15 @@ def load_engine(checkpoint: str | Path, device: torch.device) -> EngineWeights:
     """Load all parts of a checkpoint folder onto `device`."""
     folder = resolve(checkpoint)
     digests = {k: _digest(folder / f"{k}.safetensors") for k in KINDS}
+    renderer = load_renderer(folder / f"{RENDERER}.safetensors").to(device)
+    for parameter in renderer.parameters():  # convolutions are faster with channels last
+        if parameter.dim() == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
     loaded = EngineWeights(
         load_morphable(folder / f"{MORPHABLE}.safetensors").to(device),
         load_speech_encoder(folder / f"{SPEECH}.safetensors").to(device),
         load_geometry(folder / f"{GEOMETRY}.safetensors").to(device),
-        load_renderer(folder / f"{RENDERER}.safetensors").to(device),
+        renderer,
         {k: digest[:16] for k, digest in digests.items()},
         digests,
     )

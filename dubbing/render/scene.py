@@ -21,6 +21,7 @@ from dubbing.render.mesh import RenderMesh, extended_displacement
 WINDOW = (144, 192)  # height, width in window pixels; multiples of the latent stride
 LIP_WINDOW = (80, 120)
 FEATHER = 2.5  # window pixels: smooths the mask's facets
+RING_MOVED = 1.0  # window pixels: surroundings that moved farther are replaced
 FACE_HEIGHT = 170.0  # window pixels from forehead to chin, as in a 256-px face crop
 
 
@@ -86,6 +87,21 @@ def target_maps(mesh: RenderMesh, states: FaceStates) -> TargetMaps:
     lips = torch.where(mouth, 1.0, maps[:, 3:4])
     mask = blurred(torch.where(mouth, 1.0, maps[:, 4:5]), FEATHER) * _edge_ramp(maps)
     return TargetMaps(maps[:, :3] * face, lips.clamp(0, 1), mask.clamp(0, 1), raster)
+
+
+def needed_mask(mesh: RenderMesh, maps: TargetMaps, moved: Tensor) -> Tensor:
+    """The mask without the surroundings of the face where these need not change.
+
+    Neck, hair and background beside the outline are replaced only as far as geometry has moved
+    there: where it has not, the source itself is the best picture of them.
+
+    Args:
+        moved: [B, 1, h, w] distance in window pixels between source and target geometry.
+    """
+    triangle = maps.raster.triangle[:, None]
+    inside = (triangle >= 0) & (triangle < mesh.first_ring)
+    need = torch.where(inside, 1.0, 1 - torch.exp(-((moved / RING_MOVED) ** 2)))
+    return maps.mask * blurred(need, FEATHER)
 
 
 def _edge_ramp(like: Tensor, width: int = 6) -> Tensor:
@@ -160,6 +176,14 @@ def part_of(raster: Raster, corner: Tensor, size: tuple[int, int]) -> Raster:
     )
 
 
+def part_of_match(
+    match: Correspondence, count: int, corner: Tensor, size: tuple[int, int]
+) -> Correspondence:
+    """Equal parts of a correspondence with its last `count` references."""
+    place = cut(match.place[:, -count:].movedim(-1, 2), corner, size).movedim(2, -1)
+    return Correspondence(place, cut(match.cost[:, -count:], corner, size), match.turn[:, -count:])
+
+
 def cut(maps: Tensor, corner: Tensor, size: tuple[int, int]) -> Tensor:
     """Parts [B, ..., h, w] of maps [B, ..., H, W] at corners [B, 2] (y, x)."""
     height, width = size
@@ -178,3 +202,18 @@ def put(part: Tensor, corner: Tensor, size: tuple[int, int]) -> Tensor:
         for p, (y, x) in zip(part, corner.tolist(), strict=True)
     ]
     return torch.stack(padded)
+
+
+def mouth_latent(by_face: Tensor, by_lips: Tensor, lips: Tensor, corner: Tensor) -> Tensor:
+    """What both heads read around the mouth, fused by the lip mask as in the paper.
+
+    Args:
+        by_face: [B, D, H/4, W/4] of the window; by_lips: [B, D, h/4, w/4] of the lip window.
+        lips: [B, 1, h, w] lip mask of the lip window; corner: [B, 2] of it, in window pixels.
+
+    Returns:
+        [B, D, h/4, w/4].
+    """
+    around = cut(by_face, corner // 4, (by_lips.shape[-2], by_lips.shape[-1]))
+    fused: Tensor = around + (by_lips - around) * F.avg_pool2d(lips, 4)
+    return fused

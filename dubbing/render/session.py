@@ -7,7 +7,7 @@ of the frame, so that a large face is not a small picture enlarged.
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -30,6 +30,7 @@ from dubbing.models.renderer import (
 )
 from dubbing.render.compose import match_colour
 from dubbing.render.mesh import RenderMesh, extended_vertices
+from dubbing.render.precision import convolution_dtype
 from dubbing.render.registration import Registration, carried, shifted
 from dubbing.render.scene import (
     LIP_WINDOW,
@@ -41,7 +42,9 @@ from dubbing.render.scene import (
     face_states,
     face_windows,
     lip_corner,
-    part_of,
+    mouth_latent,
+    needed_mask,
+    part_of_match,
     put,
     reference_maps,
     target_maps,
@@ -135,6 +138,7 @@ class RenderSession:
     ):
         self.renderer, self.model, self.mesh, self.template = renderer, model, mesh, template
         self.device = model.mean.device
+        self.dtype = convolution_dtype(self.device)
         self._cache: OrderedDict[int, _Reference] = OrderedDict()
         tracked = [self._tracked(picture) for picture in lip_references]
         windows = [
@@ -186,8 +190,7 @@ class RenderSession:
         face = [*near, *bank]
         states = _join([*(r.states for r in near), lip_states])
         match = correspond(maps.raster, target, states, len(face))
-        raster = part_of(maps.raster, corner, LIP_WINDOW)
-        lip_match = correspond(raster, target, lip_states, len(bank), corner)
+        lip_match = part_of_match(match, len(bank), corner, LIP_WINDOW)
         by_face = self.renderer.face(_joined([r.texture for r in face]), match)
         by_lips = self._attend_lips(maps, corner, lips, lip_match)
         apart = [min(abs(number - key), MAX_APART) for number, _ in references]
@@ -195,12 +198,16 @@ class RenderSession:
         nearness = -APART * torch.tensor(apart, device=self.device)[:, None, None]
         by_face = Attended(by_face.value, by_face.reference_logits + nearness)
         drift = self._drift(maps, target, source)
+        maps = replace(maps, mask=needed_mask(self.mesh, maps, drift))
         by_region = _Sources(face, match, by_face), _Sources(bank, lip_match, by_lips)
         return self._compose(frame, target, maps, corner, *by_region, drift, strength)
 
     def forget(self) -> None:
         """Drop the encoded face references: their keys will be given to other frames."""
         self._cache.clear()
+
+    def _fast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None)
 
     def _states(self, moved: Tensor, pose: Tensor) -> FaceStates:
         vertices = extended_vertices(self.template + moved, self.template, pose)
@@ -263,7 +270,8 @@ class RenderSession:
     ) -> _Reference:
         """Encode one reference; `image` is its window."""
         states = shifted(tracked, offset[None])
-        texture = self.renderer.encode_textures(image[None])
+        with self._fast():
+            texture = self.renderer.encode_textures(image[None]).float()
         coarse = blurred(image, self.renderer.config.blur)[0]
         place = torch.tensor(picture.origin, device=self.device).float()
         return _Reference(coarse, picture.pixels, place, offset, states, texture)
@@ -272,7 +280,8 @@ class RenderSession:
         self, maps: TargetMaps, corner: Tensor, lips: LipReferences, match: Correspondence
     ) -> Attended:
         r = self.renderer
-        geometry = r.encode_target(maps.pncc)
+        with self._fast():
+            geometry = r.encode_target(maps.pncc).float()
         geometry = cut(geometry, corner // 4, (LIP_WINDOW[0] // 4, LIP_WINDOW[1] // 4))
         pncc, seen = cut(maps.pncc, corner, LIP_WINDOW), cut(maps.lips, corner, LIP_WINDOW)
         found: Attended = r.lip(geometry, pncc, lips, match, seen)
@@ -297,17 +306,20 @@ class RenderSession:
         grid = _pixel_grid(x0, y0, width, height, window)
         plain = _sample(torch.cat([maps.mask, lips, drift], 1), grid, WINDOW)
         mask, lip_weight, moved = plain[:1], plain[1:2], plain[2:3]
-        copied = self._copy(face, maps.mask, grid, WINDOW, r.face)
+        made = self._copy(face, maps.mask, grid, WINDOW, r.face)
         rect = _inner_rect(lip_weight[0])
         if rect is not None:
             top, bottom, left, right = rect
             part = grid[top:bottom, left:right] - corner[0].flip(0)
             inside = cut(maps.lips, corner, LIP_WINDOW)
-            lip_copy = self._copy(mouth, inside, part, LIP_WINDOW, r.lip)
             weight = lip_weight[:, top:bottom, left:right]
-            area = copied[:, top:bottom, left:right]
-            copied[:, top:bottom, left:right] = area + (lip_copy - area) * weight
-        made = copied + self._repair(maps, lips, corner, face.found, mouth.found, copied, grid)
+            area = made[:, top:bottom, left:right]
+            area += (self._copy(mouth, inside, part, LIP_WINDOW, r.lip) - area) * weight
+            latent = mouth_latent(face.found.value, mouth.found.value, inside, corner)
+            area += (
+                self._repair(latent, cut(maps.pncc, corner, LIP_WINDOW), made, grid, corner, part)
+                * weight
+            )
         region = frame.pixels[
             y0 - frame.origin[1] : y0 - frame.origin[1] + height,
             x0 - frame.origin[0] : x0 - frame.origin[0] + width,
@@ -360,17 +372,15 @@ class RenderSession:
         return self._details[key][1]
 
     def _repair(
-        self, maps: TargetMaps, lips: Tensor, corner: Tensor, by_face: Attended,
-        by_lips: Attended, copied: Tensor, grid: Tensor,
+        self, latent: Tensor, pncc: Tensor, copied: Tensor, grid: Tensor, corner: Tensor,
+        part: Tensor,
     ) -> Tensor:  # fmt: skip
-        """The decoder's correction, computed on the window and enlarged to the native pixels."""
-        small = F.avg_pool2d(lips, 4)
-        tokens = (WINDOW[0] // 4, WINDOW[1] // 4)
-        lip_latent = put(by_lips.value, corner // 4, tokens)
-        latent = by_face.value * (1 - small) + lip_latent * small
-        window_copy = _to_window(copied, grid)
-        correction = self.renderer.decoder(latent, maps.pncc, window_copy)
-        return _sample(correction, grid, WINDOW)
+        """The decoder's correction of the mouth, computed on the lip window and enlarged to the
+        native pixels `part` [h, w, 2] of it; `copied` [3, H, W] lies on `grid` of the window."""
+        seen = _to_window(copied, grid - corner[0].flip(0), LIP_WINDOW)
+        with self._fast():
+            correction = self.renderer.decoder(latent, pncc, seen).float()
+        return _sample(correction, part, LIP_WINDOW)
 
 
 def _strongest(logits: Tensor, weight: Tensor, count: int) -> Tensor:
@@ -396,9 +406,10 @@ def _sample(maps: Tensor, grid: Tensor, size: tuple[int, int]) -> Tensor:
     )[0]
 
 
-def _to_window(copied: Tensor, grid: Tensor) -> Tensor:
-    """Native pixels [3, H, W] on the window's grid [1, 3, h, w], outside by their border."""
-    h, w = WINDOW
+def _to_window(copied: Tensor, grid: Tensor, size: tuple[int, int]) -> Tensor:
+    """Native pixels [3, H, W] at window places `grid` on the window's own pixels [1, 3, h, w],
+    outside by their border."""
+    h, w = size
     first, last = grid[0, 0], grid[-1, -1]
     step = (last - first) / grid.new_tensor([max(grid.shape[1] - 1, 1), max(grid.shape[0] - 1, 1)])
     picture = copied[None]

@@ -31,7 +31,7 @@ from dubbing.models.renderer import (
     copy_pixels,
     sample_pixels,
 )
-from dubbing.render.scene import LIP_WINDOW, WINDOW, cut, put
+from dubbing.render.scene import LIP_WINDOW, WINDOW, cut, mouth_latent, put
 from dubbing.training.clips import fitted, prepared_names
 from dubbing.training.devices import average_gradients, launched
 from dubbing.training.geometry import append_csv
@@ -67,19 +67,21 @@ class Stage2(nn.Module):
         geometry = r.encode_target(b.pncc)
         lip_geometry = cut(geometry, b.corner // 4, (LIP_WINDOW[0] // 4, LIP_WINDOW[1] // 4))
         by_face = r.face(texture, b.face_match)
-        by_lips = r.lip(lip_geometry, cut(b.pncc, b.corner, LIP_WINDOW), lips, b.lip_match)
+        lip_pncc = cut(b.pncc, b.corner, LIP_WINDOW)
+        by_lips = r.lip(lip_geometry, lip_pncc, lips, b.lip_match)
         low = blurred(b.pictures.flatten(0, 1), r.config.blur).view_as(b.pictures)
         detail = b.pictures - low
         face_copy = self._copy(low, detail, b.face_match, by_face, r.face)
         low, detail = low[:, -count:], detail[:, -count:]
         lip_copy = self._copy(low, detail, b.lip_match, by_lips, r.lip)
-        weight = put(cut(b.lips, b.corner, LIP_WINDOW), b.corner, WINDOW)
-        copied = face_copy * (1 - weight) + put(lip_copy, b.corner, WINDOW) * weight
-        small = F.avg_pool2d(weight, 4)
-        token_size = (WINDOW[0] // 4, WINDOW[1] // 4)
-        lip_latent = put(by_lips.value, b.corner // 4, token_size)
-        latent = by_face.value * (1 - small) + lip_latent * small
-        return copied + r.decoder(latent, b.pncc, copied), copied
+        weight = cut(b.lips, b.corner, LIP_WINDOW)
+        mouth = cut(face_copy, b.corner, LIP_WINDOW)
+        mouth = mouth + (lip_copy - mouth) * weight
+        latent = mouth_latent(by_face.value, by_lips.value, weight, b.corner)
+        correction = r.decoder(latent, lip_pncc, mouth) * weight
+        outside = face_copy * (1 - put(torch.ones_like(weight), b.corner, WINDOW))
+        copied = outside + put(mouth, b.corner, WINDOW)
+        return copied + put(correction, b.corner, WINDOW), copied
 
     def _copy(
         self, low: Tensor, detail: Tensor, match: Correspondence, found: Attended, head: Priors
