@@ -84,7 +84,7 @@ def said_so(bench: Bench) -> str:
     return "libx264, and VP9 in mp4, are named in the report's warnings"
 
 
-@case(TOPIC, "whole dubs in several segments: alpha, and a range without other tags")
+@case(TOPIC, "whole dubs in several segments: alpha, a range without other tags", long=True)
 def whole_dub(bench: Bench) -> str:
     talker = bench.talker
     figures = []
