@@ -11,6 +11,7 @@ from dubbing.models.renderer import blurred
 GAMMA = 2.2  # of the pictures: code values to the power of it are light
 LARGEST = 1.25  # gain in light that a border may ask for; more is not light but another thing
 FLOOR = 2e-3  # light: keeps the gain of what is black at 1
+BAND = 0.1  # what of 4 m (1 - m) is no border yet: a mask of 0.97 is the inside
 STILL = 1.5  # window pixels: where geometry moved farther, border colours tell nothing
 
 
@@ -29,7 +30,8 @@ def match_colour(made: Tensor, source: Tensor, mask: Tensor, moved: Tensor) -> T
     Returns:
         [3, h, w].
     """
-    trusted = 4 * mask * (1 - mask) * torch.exp(-((moved / STILL) ** 2))
+    band = (4 * mask * (1 - mask) - BAND).clamp_min(0)
+    trusted = band * torch.exp(-((moved / STILL) ** 2))
     height, width = mask.shape[-2:]
     grid = (max(height // 8, 1), max(width // 8, 1))
     half = F.avg_pool2d(torch.cat([source, made, trusted])[None], 2, ceil_mode=True)
