@@ -117,6 +117,12 @@ class InputChanged(DubbingError):
     exit_code = 17
 
 
+class InputTooLarge(DubbingError):
+    """An input's pictures or its length are over the limits (--max-pixels, --max-duration)."""
+
+    exit_code = 20
+
+
 class Cancelled(DubbingError):
     """The caller's progress callback or a signal asked the job to stop."""
 

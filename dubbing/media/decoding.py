@@ -11,8 +11,10 @@ import av
 
 from dubbing.errors import NotAVideo
 from dubbing.media import planes
+from dubbing.media.decoders import video_decoder
 from dubbing.media.index import FrameIndex
-from dubbing.media.opening import open_input
+from dubbing.media.limits import DEFAULT_LIMITS, Limits
+from dubbing.media.opening import damage, open_input
 from dubbing.media.probe import VideoStreamInfo
 
 log = logging.getLogger(__name__)
@@ -25,19 +27,25 @@ class LostPlaceError(Exception):
 class DecodeSession:
     """One open container with its decoder."""
 
-    def __init__(self, path: Path, video: VideoStreamInfo, threads: int = 0):
+    def __init__(
+        self,
+        path: Path,
+        video: VideoStreamInfo,
+        threads: int = 0,
+        limits: Limits | None = DEFAULT_LIMITS,
+    ):
         self._path = path
+        self._limits = limits
         self._video = video
         self._threads = threads
-        self._container = self._stream = None  # type: Any
+        self._container = self._stream = self._decoder = None  # type: Any
         self._fresh = False
         self._open()
 
     def _open(self) -> None:
-        self._container = open_input(self._path, NotAVideo)
+        self._container = open_input(self._path, NotAVideo, self._limits)
         self._stream = self._container.streams[self._video.index]
-        self._stream.thread_type = "AUTO"
-        self._stream.codec_context.thread_count = self._threads
+        self._decoder = video_decoder(self._stream, self._threads, self._limits)
         self._fresh = True
 
     def __enter__(self) -> Self:
@@ -52,10 +60,10 @@ class DecodeSession:
         damaged = 0
         for packet in self._packets():
             try:
-                decoded = self._stream.codec_context.decode(packet)
-            except (av.error.InvalidDataError, av.error.EOFError) as error:
+                decoded = self._decoder.decode(packet)
+            except av.error.FFmpegError as error:
                 damaged += 1
-                log.debug("%s: a packet does not decode: %s", self._path, error)
+                log.debug("%s: a packet does not decode: %s", self._path, damage(error, self._path))
                 continue
             for frame in decoded:
                 yield self._uniform(frame)
@@ -68,8 +76,8 @@ class DecodeSession:
             for packet in self._container.demux(self._stream):
                 if packet.size:
                     yield packet
-        except av.error.InvalidDataError as error:
-            log.warning("%s: the file breaks off: %s", self._path, error)
+        except av.error.FFmpegError as error:
+            log.warning("%s: the file breaks off: %s", self._path, damage(error, self._path))
         yield None
 
     def _uniform(self, frame: av.VideoFrame) -> av.VideoFrame:
