@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import fields
 from importlib import import_module
 from importlib.metadata import version as installed_version
 from pathlib import Path
@@ -20,6 +21,7 @@ import typer
 
 from dubbing.console import shown_progress
 from dubbing.errors import Cancelled, DubbingError, Terminated
+from dubbing.face.limits import FaceLimits
 from dubbing.options import DubOptions, check_device_name
 from dubbing.options_cli import with_options
 from dubbing.training.options import (
@@ -49,6 +51,7 @@ CheckpointOption = Annotated[
     str, typer.Option(help="Name of a shipped checkpoint, or a folder that holds one.")
 ]
 QuietOption = Annotated[bool, typer.Option("--quiet", help="Show nothing but errors.")]
+SPEAKER_FIELDS = ("speaker", *(field.name for field in fields(FaceLimits)))
 VideoArgument = Annotated[Path, typer.Argument(metavar="VIDEO", help="Video of the speaker.")]
 
 
@@ -145,26 +148,17 @@ def run_command(
 
 
 @app.command("persona", no_args_is_help=True)
+@with_options(DubOptions, only=(*SPEAKER_FIELDS, "style", "adapt"))
 @_cancellable
 def persona_command(
     video: VideoArgument,
     output: Annotated[Path, typer.Option("--output", "-o", help="The persona file to write.")],
-    speaker: Annotated[
-        str, typer.Option(help=DubOptions.__dataclass_fields__["speaker"].metadata["help"])
-    ] = "largest",
-    style: Annotated[
-        Path | None, typer.Option(help=DubOptions.__dataclass_fields__["style"].metadata["help"])
-    ] = None,
-    adapt: Annotated[
-        bool,
-        typer.Option("--adapt", help=DubOptions.__dataclass_fields__["adapt"].metadata["help"]),
-    ] = False,
+    options: DubOptions,
     device: DeviceOption = "auto",
     checkpoint: CheckpointOption = "default",
     quiet: QuietOption = False,
 ) -> None:
     """Learn the speaker of VIDEO once, so that many dubs of that video pay once."""
-    options = DubOptions(speaker=speaker, style=style, adapt=adapt)
     check_device_name(device)
     from dubbing.dubber import Dubber
 
@@ -179,9 +173,11 @@ def persona_command(
 
 
 @app.command("inspect", no_args_is_help=True)
+@with_options(DubOptions, only=SPEAKER_FIELDS)
 @_cancellable
 def inspect_command(
     video: VideoArgument,
+    options: DubOptions,
     output_dir: Annotated[
         Path | None,
         typer.Option(help="Folder for the preview sheet and the JSON. Default: VIDEO's name."),
@@ -200,7 +196,7 @@ def inspect_command(
 
     dubber = Dubber.from_pretrained(checkpoint, device=device)
     with shown_progress(sys.stderr, quiet=quiet) as progress:
-        inspection = dubber.inspect(video, progress=progress)
+        inspection = dubber.inspect(video, options, progress)
     facts = inspection.to_dict()
     saved = save_inspection(facts, inspection.preview, output_dir or Path(f"{video.stem}-inspect"))
     if as_json:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
-from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from fractions import Fraction
@@ -19,10 +18,8 @@ from torch import Tensor
 
 from dubbing.adaptation import Adaptation, Adapter, adapted_network
 from dubbing.analysis import (
-    MAX_ERROR,
     SpeakerTrack,
     VideoFaces,
-    choose_speaker,
     find_faces,
     fit_speaker,
 )
@@ -53,10 +50,12 @@ from dubbing.progress import ProgressCallback, StageProgress
 from dubbing.render.mesh import RenderMesh
 from dubbing.render.session import RenderSession
 from dubbing.report import DubReport, FaceTrackFacts, StageTime
+from dubbing.speakers import Hearing, pick_speaker
 from dubbing.speech.features import SpeechFeatureExtractor, SpeechFeatures
 from dubbing.speech.hubert import load_hubert
 from dubbing.stream import dub_stream
-from dubbing.weights import GEOMETRY, MORPHABLE, SPEECH, EngineWeights, load_engine
+from dubbing.sync import SYNC, load_sync
+from dubbing.weights import GEOMETRY, MORPHABLE, SPEECH, EngineWeights, load_engine, resolve
 
 log = logging.getLogger(__name__)
 
@@ -178,17 +177,24 @@ class Dubber:
         self, reader: VideoReader, options: DubOptions, progress: ProgressCallback | None
     ) -> tuple[Persona, list[FaceTrackFacts]]:
         stage = StageProgress(progress, "analyse", reader.estimated_frames)
-        faces = find_faces(reader, stage)
-        track = choose_speaker(faces, options.speaker_track, reader.path)
-        fitting = StageProgress(progress, "fit", len(track.frames))
         model = self.weights.morphable.to("cpu")
-        speaker = fit_speaker(model, faces, track)
+        faces = find_faces(reader, stage, model)
+        chosen = pick_speaker(faces, options.speaker_choice, reader, model, self._hearing)
+        fitting = StageProgress(progress, "fit", len(chosen.track.frames))
+        speaker = fit_speaker(model, faces, chosen.track, limits=options.face_limits)
         persona = build_persona(
             reader, speaker, model, self.mesh.to("cpu"), faces.frames, self._morphable_hash
         )
-        fitting.advance(len(track.frames))
+        fitting.advance(len(chosen.track.frames))
         fitting.finish()
-        return persona, _track_facts(faces, speaker)
+        persona = dataclasses.replace(persona, notes=[chosen.note] if chosen.note else [])
+        return persona, _track_facts(faces, speaker, chosen.agreement)
+
+    def _hearing(self) -> Hearing:
+        """What finds the active speaker: the checkpoint's own sync expert, or the packaged one."""
+        own = resolve(self.checkpoint) / f"{SYNC}.safetensors"
+        expert = load_sync(own) if own.is_file() else load_sync()
+        return Hearing(self.weights.speech_encoder, expert.to(self.device))
 
     @property
     def _morphable_hash(self) -> str:
@@ -207,9 +213,8 @@ class Dubber:
         """
         with VideoReader(video) as reader:
             stage = StageProgress(progress, "analyse", reader.estimated_frames)
-            return inspection_of(
-                reader, stage, self.weights.morphable.to("cpu"), options or DubOptions()
-            )
+            model = self.weights.morphable.to("cpu")
+            return inspection_of(reader, stage, model, options or DubOptions(), self._hearing)
 
     def dub(
         self,
@@ -312,7 +317,7 @@ class Dubber:
         """
         options = options or job.options
         stage = StageProgress(progress, "mux", 1)
-        notes = self._adaptation_notes(job.persona)
+        notes = [*self._adaptation_notes(job.persona), *job.persona.notes]
         report = finish_job(job, self.checkpoint, notes, options.overwrite)
         stage.advance()
         stage.finish()
@@ -405,11 +410,16 @@ class Dubber:
                         persona = self._adapted(reader, persona, progress)
                 else:
                     stage = StageProgress(progress, "analyse", reader.estimated_frames)
-                    faces = find_faces(reader, stage)
-                    track = choose_speaker(faces, options.speaker_track, reader.path)
                     model = self.weights.morphable.to("cpu")
-                    speaker = fit_speaker(model, faces, track, persona.template)
-                    facts = _track_facts(faces, speaker)
+                    faces = find_faces(reader, stage, model)
+                    choice = options.speaker_choice
+                    chosen = pick_speaker(faces, choice, reader, model, self._hearing)
+                    speaker = fit_speaker(
+                        model, faces, chosen.track, persona.template, options.face_limits
+                    )
+                    facts = _track_facts(faces, speaker, chosen.agreement)
+                    note = [chosen.note] if chosen.note else []
+                    persona = dataclasses.replace(persona, notes=note, shot_banks={})
                     if options.adapt and persona.adaptation is None:
                         why = "the persona is of another video; 'dub persona --adapt' adapts it"
                         persona = dataclasses.replace(persona, adaptation=Adaptation.kept(why))
@@ -518,39 +528,37 @@ class Dubber:
         yield from dub_stream(frames, self.session(persona), self.weights, motion, persona)
 
 
-def _track_facts(faces: VideoFaces, speaker: SpeakerTrack) -> list[FaceTrackFacts]:
+def _track_facts(
+    faces: VideoFaces, speaker: SpeakerTrack, agreement: dict[int, float]
+) -> list[FaceTrackFacts]:
     """Every face track of a video for the report."""
-    fitting = _fitting_frames(speaker)
-    facts = []
-    for track in faces.tracks:
-        start, stop, count = track.frames[0], track.frames[-1] + 1, len(track.frames)
-        dubbed = track.id in speaker.ids
-        sure = (fitting.get(track.id, 0) if dubbed else count) / (stop - start)
-        facts.append(FaceTrackFacts(track.id, start, stop, count, track.mean_side, dubbed, sure))
-    return facts
+    confidence = speaker.confidences()
+    return [
+        FaceTrackFacts(
+            t.id,
+            t.frames[0],
+            t.frames[-1] + 1,
+            len(t.frames),
+            t.mean_side,
+            t.id in speaker.ids,
+            confidence.get(t.id),
+            agreement.get(t.id),
+        )
+        for t in faces.tracks
+    ]
 
 
 def _speaker_facts(speaker: SpeakerTrack) -> list[FaceTrackFacts]:
     """The speaker's tracks for the report, where only they are known: the size is that of the
     fitted face."""
-    fitting = _fitting_frames(speaker)
+    confidence = speaker.confidences()
     facts = []
     for track in speaker.ids:
         frames = sorted(frame for frame, part in speaker.part.items() if part == track)
         height = 2 * speaker.fit.pose[[speaker.position[f] for f in frames], 3].exp()
-        start, stop = frames[0], frames[-1] + 1
-        sure = fitting.get(track, 0) / (stop - start)
-        size = float(height.mean())
-        facts.append(FaceTrackFacts(track, start, stop, len(frames), size, True, sure))
+        start, stop, size = frames[0], frames[-1] + 1, float(height.mean())
+        facts.append(FaceTrackFacts(track, start, stop, len(frames), size, True, confidence[track]))
     return facts
-
-
-def _fitting_frames(speaker: SpeakerTrack) -> Counter[int]:
-    """How many frames of each of the speaker's tracks the mesh fits."""
-    error = speaker.fit.error.tolist()
-    return Counter(
-        speaker.part[frame] for frame, row in speaker.position.items() if error[row] <= MAX_ERROR
-    )
 
 
 def _track_of(persona: Persona) -> SpeakerTrack:
@@ -565,4 +573,5 @@ def _track_of(persona: Persona) -> SpeakerTrack:
         dict(zip(frames, persona.track_parts.tolist(), strict=True)),
         fit,
         persona.faults,
+        persona.cuts,
     )

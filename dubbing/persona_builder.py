@@ -89,4 +89,5 @@ def build_persona(
         track_error=fit.error,
         frames=frames,
         faults=speaker.reasons,
+        cuts=speaker.cuts,
     )

@@ -12,9 +12,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dubbing.analysis import NO_FACE, SpeakerTrack, easing, frame_faults
+from dubbing.analysis import SpeakerTrack, easing
 from dubbing.errors import OptionInvalid
+from dubbing.face.faults import frame_faults
 from dubbing.face.follower import FaceFollower
+from dubbing.face.limits import NO_FACE
 from dubbing.geometry.fit import fit_track
 from dubbing.motion import Motion, merged_vertices
 from dubbing.persona import Persona

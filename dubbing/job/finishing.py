@@ -29,6 +29,7 @@ from dubbing.report import (
     SoundFacts,
     StageTime,
     joined_intervals,
+    timed_intervals,
 )
 
 
@@ -132,7 +133,10 @@ def _report(
         float(index.duration), reader.video.codec,
     )  # fmt: skip
     sound = require_audio(job.audio).audio[0]
-    passed = joined_intervals(interval for record in records for interval in record.passed)
+    joined = joined_intervals(interval for record in records for interval in record.passed)
+    passed = timed_intervals(
+        joined, lambda k: float(plan.frame(k).time if k < plan.count else plan.duration)
+    )
     reused = sum(record.seconds for record in records if record.number in job.reused)
     earlier = sum(stage.seconds for stage in job.findings.stages) if job.resumed else 0.0
     learned = job.persona.adaptation

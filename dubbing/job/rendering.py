@@ -43,7 +43,8 @@ class SegmentRenderer:
         self._reader = job.open_video()
         self._source = _Source(self._reader, job.plan)
         self._session = dubber.session(job.persona)
-        self._weights = easing(job.findings.speaker.reasons, job.findings.index.count)
+        speaker = job.findings.speaker
+        self._weights = easing(speaker.reasons, job.findings.index.count, cuts=speaker.cuts)
 
     def __enter__(self) -> Self:
         return self

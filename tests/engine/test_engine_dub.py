@@ -12,9 +12,9 @@ import pytest
 from engine_samples import BLANK, FRAMES, write_clip, write_speech
 from numpy.typing import NDArray
 
-from dubbing.analysis import NO_FACE
 from dubbing.dubber import Dubber
 from dubbing.errors import CheckpointCorrupt, OptionInvalid, PersonaInvalid
+from dubbing.face.limits import NO_FACE
 from dubbing.job import clean_state
 from dubbing.media.audio import decode_audio
 from dubbing.media.planes import plane_view
