@@ -109,7 +109,8 @@ class FaceTracker(Closing):
 
     Attributes:
         cuts: first frames of later shots.
-        blended: {frame: True in a dissolve, False in a flash}: frames that belong to no track.
+        blended: {frame: True in a dissolve, False for a face in a flash}: frames that belong to no
+            track.
     """
 
     def __init__(self, min_confidence: float = 0.5, sampler: FaceSampler | None = None):
@@ -171,7 +172,8 @@ class FaceTracker(Closing):
         while self.cuts and self.cuts[-1] >= first:
             self.cuts.pop()
             self._shot -= 1
-        self.blended |= dict.fromkeys(range(first, self._index), False)
+        inside = (f for t in (*self._open, *self._closed) for f in t.frames if f >= first)
+        self.blended |= dict.fromkeys(inside, False)
         self._open = [t for t in self._before_cut if t.frames[0] < first]
         self._before_cut = []
         self._closed = [t for t in self._closed if t.frames[0] < first]
