@@ -13,7 +13,7 @@ from torch import Tensor
 
 from dubbing.errors import NoFaceFound
 from dubbing.face.appearance import FaceSampler
-from dubbing.face.faults import confidence, frame_faults
+from dubbing.face.faults import confidence, covered, frame_faults
 from dubbing.face.limits import AWAY, DISSOLVE, FLASH, NO_FACE, FaceLimits
 from dubbing.face.tracker import FaceTrack, FaceTracker
 from dubbing.geometry.fit import FaceFit, fit_track
@@ -132,6 +132,9 @@ def fit_speaker(
         NoFaceFound: no frame is usable.
     """
     first = torch.from_numpy(chosen.stacked())
+    clear = uncovered(chosen)
+    if template is None and len(clear) < len(first):
+        template = fit_track(model, clear).template
     fits = [fit_track(model, first, template=template)]
     own = fits[0].template
     tracks, marks = [chosen], [first]
@@ -176,6 +179,16 @@ def fit_speaker(
     )
 
 
+def uncovered(track: FaceTrack) -> Tensor:
+    """Landmarks [N, 478, 3] of the frames whose mouth is visible, or of all where hardly one is:
+    under a cover the mesh network guesses, and the neutral face would be a guess too."""
+    landmarks = torch.from_numpy(track.stacked())
+    if not track.visible:
+        return landmarks
+    clear = ~covered(np.array(track.visible), FaceLimits().min_visible)
+    return landmarks[torch.from_numpy(clear)] if clear.sum() >= MIN_SAME_FRAMES else landmarks
+
+
 def _alike(
     model: MorphableModel, faces: VideoFaces, chosen: FaceTrack, template: Tensor
 ) -> list[FaceTrack]:
@@ -186,7 +199,7 @@ def _alike(
     for track in faces.tracks:
         if len(track.frames) < MIN_SAME_FRAMES or there & set(track.frames):
             continue
-        neutral = fit_track(model, torch.from_numpy(track.stacked())).template
+        neutral = fit_track(model, uncovered(track)).template
         distance = float((neutral - template).norm(dim=-1).mean())
         if distance <= SAME_FACE:
             found.append((distance, track))

@@ -48,7 +48,7 @@ from dubbing.persona import Persona, fingerprint
 from dubbing.persona_builder import build_persona
 from dubbing.progress import ProgressCallback, StageProgress
 from dubbing.render.mesh import RenderMesh
-from dubbing.render.session import RenderSession
+from dubbing.render.session import FacePicture, RenderSession
 from dubbing.report import DubReport, FaceTrackFacts, StageTime
 from dubbing.speakers import Hearing, pick_speaker
 from dubbing.speech.features import SpeechFeatureExtractor, SpeechFeatures
@@ -488,14 +488,14 @@ class Dubber:
             moved = self.weights.morphable.expression_vertices(expressions.to(self.device))
             return net.blend_style(net.style(moved[None]), strength)[0]
 
-    def session(self, persona: Persona) -> RenderSession:
-        """A renderer for one speaker."""
+    def session(self, persona: Persona, bank: list[FacePicture] | None = None) -> RenderSession:
+        """A renderer for one speaker, with its lip references or those of `bank`."""
         return RenderSession(
             self.weights.renderer,
             self.weights.morphable,
             self.mesh,
             persona.template.to(self.device),
-            persona.bank,
+            persona.bank if bank is None else bank,
         )
 
     def dub_frames(

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dubbing.analysis import MIN_SAME_FRAMES, SAME_FACE, VideoFaces, choose_speaker
+from dubbing.analysis import MIN_SAME_FRAMES, SAME_FACE, VideoFaces, choose_speaker, uncovered
 from dubbing.errors import AudioUnusable, NoAudioStream, NoFaceFound
 from dubbing.face.landmarks import landmark_box
 from dubbing.face.tracker import FaceTrack
@@ -166,7 +166,10 @@ def people(model: MorphableModel, faces: VideoFaces) -> list[list[tuple[FaceTrac
     """
     found: list[list[tuple[FaceTrack, FaceFit]]] = []
     for track in sorted(faces.tracks, key=lambda t: -t.weight):
-        fit = fit_track(model, torch.from_numpy(track.stacked()))
+        clear = uncovered(track)
+        hidden = len(clear) < len(track.frames)
+        own = fit_track(model, clear).template if hidden else None
+        fit = fit_track(model, torch.from_numpy(track.stacked()), template=own)
         there = set(track.frames)
         for person in found:
             apart = float((person[0][1].template - fit.template).norm(dim=-1).mean())

@@ -24,6 +24,7 @@ from dubbing.render.references import N_FACE
 from dubbing.render.scene import face_windows
 from dubbing.render.session import FacePicture, RenderSession
 from dubbing.render.window import window_rect
+from dubbing.shot_sessions import ShotSessions
 from dubbing.weights import EngineWeights
 
 AHEAD = N_FACE // 2  # frames decoded ahead: the face references are centred on the frame
@@ -80,6 +81,7 @@ class DubbedFrames:
         speaker: the speaker's track in the source frames.
         template: [V, 3] the speaker's neutral face.
         weights: [source frames] share of the dub per frame (see `analysis.easing`).
+        shots: renderers of shots with references of their own, in place of `session`.
     """
 
     def __init__(
@@ -90,7 +92,9 @@ class DubbedFrames:
         speaker: SpeakerTrack,
         template: torch.Tensor,
         weights: NDArray[np.float32],
+        shots: ShotSessions | None = None,
     ):
+        self.shots = shots
         self.session, self.engine, self.motion = session, engine, motion
         self.speaker, self.template, self.weights = speaker, template, weights
 
@@ -155,7 +159,9 @@ class DubbedFrames:
         moved = merged_vertices(
             model, self.template, picture.beta[None].to(lower), self.engine.geometry.lower, lower
         )
-        patch = self.session.render(
+        track = self.speaker.part[source.index]
+        session = self.session if self.shots is None else self.shots.of(track)
+        patch = session.render(
             source.index,
             picture,
             moved[0],

@@ -19,6 +19,7 @@ from dubbing.media.reader import VideoReader
 from dubbing.media.timeline import OutputFrame, OutputPlan, iter_plan
 from dubbing.media.writer import VideoWriter
 from dubbing.report import join_pass_through
+from dubbing.shot_sessions import ShotSessions
 from dubbing.stream import AHEAD, DubbedFrames, StreamFrame
 
 if TYPE_CHECKING:
@@ -43,6 +44,11 @@ class SegmentRenderer:
         self._reader = job.open_video()
         self._source = _Source(self._reader, job.plan)
         self._session = dubber.session(job.persona)
+        self._shots = ShotSessions(
+            self._session,
+            job.persona.shot_banks,
+            lambda bank: dubber.session(job.persona, bank),
+        )
         speaker = job.findings.speaker
         self._weights = easing(speaker.reasons, job.findings.index.count, cuts=speaker.cuts)
 
@@ -102,7 +108,7 @@ class SegmentRenderer:
         options, findings = job.options, job.findings
         frames = DubbedFrames(
             self._session, self._dubber.weights, job.motion(span), findings.speaker,
-            job.persona.template, self._weights,
+            job.persona.template, self._weights, self._shots,
         )  # fmt: skip
         around = self._source.frames(
             max(span.start - AHEAD, 0), min(span.stop + AHEAD, job.plan.count)
