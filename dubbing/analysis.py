@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dubbing.errors import NoFaceFound
+from dubbing.errors import NoFaceFound, OptionInvalid
 from dubbing.face.appearance import FaceSampler
 from dubbing.face.faults import confidence, covered, frame_faults
 from dubbing.face.limits import AWAY, DISSOLVE, FLASH, NO_FACE, FaceLimits
@@ -117,6 +117,7 @@ def fit_speaker(
     chosen: FaceTrack,
     template: Tensor | None = None,
     limits: FaceLimits | None = None,
+    others: Collection[int] = (),
 ) -> SpeakerTrack:
     """Fit the chosen track and the other tracks of the same person, and decide which frames can
     be dubbed.
@@ -127,6 +128,7 @@ def fit_speaker(
 
     Args:
         template: [V, 3] the speaker's neutral face where it is known from another video.
+        others: face tracks that are known to be of other people.
 
     Raises:
         NoFaceFound: no frame is usable.
@@ -140,7 +142,7 @@ def fit_speaker(
     tracks, marks = [chosen], [first]
     taken = set(chosen.frames)
     for track in _alike(model, faces, chosen, own):
-        if taken & set(track.frames):
+        if track.id in others or taken & set(track.frames):
             continue
         landmarks = torch.from_numpy(track.stacked())
         fits.append(fit_track(model, landmarks, template=own))
@@ -177,6 +179,35 @@ def fit_speaker(
         reasons,
         faces.cuts,
     )
+
+
+def fit_speakers(
+    model: MorphableModel,
+    faces: VideoFaces,
+    chosen: Mapping[str, FaceTrack],
+    limits: FaceLimits | None = None,
+) -> list[SpeakerTrack]:
+    """`fit_speaker` for several people at once; no face track goes to two of them.
+
+    Args:
+        chosen: {name: face track}.
+
+    Raises:
+        NoFaceFound: no frame of one of them is usable.
+        OptionInvalid: two names mean one person.
+    """
+    owner: dict[int, str] = {}
+    for name, track in chosen.items():
+        if track.id in owner:
+            raise OptionInvalid(f"speakers {owner[track.id]} and {name} are one face: {track.id}")
+        owner[track.id] = name
+    found = []
+    for name, track in chosen.items():
+        others = [other for other, whose in owner.items() if whose != name]
+        speaker = fit_speaker(model, faces, track, limits=limits, others=others)
+        owner |= dict.fromkeys(speaker.ids, name)
+        found.append(speaker)
+    return found
 
 
 def uncovered(track: FaceTrack) -> Tensor:

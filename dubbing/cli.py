@@ -20,7 +20,7 @@ from typing import Annotated, Any, cast
 import typer
 
 from dubbing.console import shown_progress
-from dubbing.errors import Cancelled, DubbingError, Terminated
+from dubbing.errors import Cancelled, DubbingError, OptionInvalid, Terminated
 from dubbing.face.limits import FaceLimits
 from dubbing.options import DubOptions, check_device_name
 from dubbing.options_cli import with_options
@@ -115,14 +115,43 @@ def _cancellable(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
+def _mapped(items: list[str]) -> dict[str, str | Path]:
+    """{speaker: speech} of the values of --map."""
+    found: dict[str, str | Path] = {}
+    for item in items:
+        who, sign, path = item.partition("=")
+        if not sign or not path:
+            raise OptionInvalid(f"--map {item}: it has to be SPEAKER=AUDIO")
+        if who in found:
+            raise OptionInvalid(f"--map names speaker {who} twice")
+        found[who] = Path(path)
+    return found
+
+
 @app.command("run", no_args_is_help=True)
 @with_options(DubOptions)
 @_cancellable
 def run_command(
     video: VideoArgument,
-    audio: Annotated[Path, typer.Argument(metavar="AUDIO", help="The new speech.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The dubbed video to write.")],
     options: DubOptions,
+    audio: Annotated[
+        Path | None, typer.Argument(metavar="[AUDIO]", help="The new speech, of one speaker.")
+    ] = None,
+    speeches: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--map",
+            metavar="SPEAKER=AUDIO",
+            help="In place of AUDIO, once per speaker: who (as --speaker says it) says what.",
+        ),
+    ] = None,
+    mix: Annotated[
+        Path | None,
+        typer.Option(
+            help="With --map: the sound of the result. Default: the speeches, added together."
+        ),
+    ] = None,
     device: DeviceOption = "auto",
     checkpoint: CheckpointOption = "default",
     persona: Annotated[
@@ -130,17 +159,23 @@ def run_command(
     ] = None,
     quiet: QuietOption = False,
 ) -> None:
-    """Dub VIDEO with AUDIO."""
+    """Dub VIDEO with AUDIO, or several of its speakers with one speech each."""
     check_device_name(device)
+    mapped = _mapped(speeches or [])
+    if (audio is None) == (not mapped):
+        raise OptionInvalid("give either AUDIO or one --map SPEAKER=AUDIO per speaker")
+    if (mapped and persona is not None) or (mix is not None and not mapped):
+        raise OptionInvalid("--persona is for one speaker, --mix for several with --map")
     from dubbing.dubber import Dubber
     from dubbing.persona import Persona
 
     dubber = Dubber.from_pretrained(checkpoint, device=device)
-    prepared = Persona.load(persona) if persona else None
     with shown_progress(sys.stderr, quiet=quiet) as progress:
-        report = dubber.dub(
-            video, audio, output, options=options, persona=prepared, progress=progress
-        )
+        if audio is None:
+            report = dubber.dub_speakers(video, mapped, output, options, mix, progress)
+        else:
+            prepared = Persona.load(persona) if persona else None
+            report = dubber.dub(video, audio, output, options, prepared, progress)
     if not quiet:
         for warning in report.warnings:
             typer.echo(f"warning: {warning}", err=True)

@@ -133,6 +133,8 @@ def _report(
         float(index.duration), reader.video.codec,
     )  # fmt: skip
     sound = require_audio(job.audio).audio[0]
+    mixed_here = job.audio == job.folder.sound
+    names = " + ".join(map(str, job.speeches.values())) if mixed_here else str(job.audio)
     joined = joined_intervals(interval for record in records for interval in record.passed)
     passed = timed_intervals(
         joined, lambda k: float(plan.frame(k).time if k < plan.count else plan.duration)
@@ -143,7 +145,7 @@ def _report(
     return DubReport(
         video=source,
         audio=SoundFacts(
-            str(job.audio), sound.codec, sound.sample_rate, sound.channels,
+            names, sound.codec, sound.sample_rate, sound.channels,
             float(job.findings.audio_seconds),
         ),
         output=dataclasses.replace(
