@@ -144,6 +144,23 @@ def talking(dubber: Dubber, motion: Motion, frames: int, x: float, number: int) 
     return track
 
 
+def test_a_face_that_comes_leaves_and_returns(dubber: Dubber) -> None:
+    """Nobody in the first and last frames, nor in the middle: eased over four frames."""
+    still = Motion(torch.zeros(2, int(dubber.weights.geometry.lower.numel()), 3))
+    track = talking(dubber, still, 44, 120, 0)
+    there = [*range(5, 25), *range(31, 55)]
+    track.frames = there
+    faces = VideoFaces(60, [track])
+    speaker = fit_speaker(dubber.weights.morphable, faces, track)
+    assert speaker.reasons == {k: NO_FACE for k in range(60) if k not in there}
+    weights = easing(speaker.reasons, 60, cuts=speaker.cuts)
+    assert all(weights[k] == 0 for k in speaker.reasons)
+    assert weights[5:9].tolist() == pytest.approx([0.2, 0.4, 0.6, 0.8])
+    assert weights[21:25].tolist() == pytest.approx([0.8, 0.6, 0.4, 0.2])
+    assert weights[10] == weights[40] == 1
+    assert weights[54] == pytest.approx(0.2)
+
+
 def test_the_one_whose_lips_move_with_the_sound_is_active(dubber: Dubber, persona: Persona) -> None:
     samples = torch.from_numpy(load_speech(demo_speech()))
     frames = 110
