@@ -136,7 +136,7 @@ def run_command(
     output: Annotated[Path, typer.Option("--output", "-o", help="The dubbed video to write.")],
     options: DubOptions,
     audio: Annotated[
-        Path | None, typer.Argument(metavar="[AUDIO]", help="The new speech, of one speaker.")
+        Path | None, typer.Argument(metavar="AUDIO", help="The new speech, of one speaker.")
     ] = None,
     speeches: Annotated[
         list[str] | None,
