@@ -2,41 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dubbing.errors import NoFaceFound
+from dubbing.errors import NoFaceFound, OptionInvalid
+from dubbing.face.appearance import FaceSampler
+from dubbing.face.faults import confidence, covered, frame_faults
+from dubbing.face.limits import AWAY, DISSOLVE, FLASH, NO_FACE, FaceLimits
 from dubbing.face.tracker import FaceTrack, FaceTracker
 from dubbing.geometry.fit import FaceFit, fit_track
 from dubbing.geometry.morphable import MorphableModel
-from dubbing.geometry.pose import yaw_pitch_roll
 from dubbing.media.reader import VideoReader
 from dubbing.progress import StageProgress
 
-MIN_FACE = 48.0  # px: a smaller face has no lips to speak of
-MAX_YAW = 50.0  # degrees: beyond it half the mouth is hidden
 SAME_FACE = 0.018  # mean distance of two neutral faces in half face heights: of one person nearly
 # always below 0.014, of two people nearly never below 0.022 (measured on 120 clips)
 MIN_SAME_FRAMES = 8  # a shorter track does not show its neutral face
-MAX_ERROR = 0.02  # face heights between fit and landmarks: beyond it the mesh is not on a face
-
-NO_FACE = "no face found"
-TOO_SMALL = f"face smaller than {MIN_FACE:.0f} px"
-TURNED = f"face turned beyond {MAX_YAW:.0f} degrees"
-UNSURE = "face tracked badly"
 
 
 @dataclass(frozen=True)
 class VideoFaces:
-    """Face tracks of a whole video. `cuts` are the first frames of later shots."""
+    """Face tracks of a whole video.
+
+    Attributes:
+        cuts: first frames of later shots.
+        blended: {frame: why} for frames that belong to no track although a face may be in them.
+    """
 
     frames: int
     tracks: list[FaceTrack]
     cuts: list[int] = field(default_factory=list)
+    blended: dict[int, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ class SpeakerTrack:
         part: {video frame: id of its face track}; references never cross from one to another.
         fit: geometry of the tracks' frames; poses in pixels of the upright frame.
         reasons: {video frame: why it passes through} for every frame that is not dubbed.
+        cuts: first frames of later shots; nothing is eased across them.
     """
 
     ids: list[int]
@@ -56,18 +59,34 @@ class SpeakerTrack:
     part: dict[int, int]
     fit: FaceFit
     reasons: dict[int, str]
+    cuts: list[int] = field(default_factory=list)
+
+    def confidences(self) -> dict[int, float]:
+        """{face track: mean confidence 0..1 of its frames}."""
+        sure = confidence(self.fit)
+        rows: dict[int, list[int]] = {}
+        for frame, row in self.position.items():
+            rows.setdefault(self.part[frame], []).append(row)
+        return {part: float(sure[own].mean()) for part, own in rows.items()}
 
 
-def find_faces(reader: VideoReader, progress: StageProgress) -> VideoFaces:
-    """Decode the video once and track every face in it."""
+def find_faces(
+    reader: VideoReader, progress: StageProgress, model: MorphableModel | None = None
+) -> VideoFaces:
+    """Decode the video once and track every face in it.
+
+    With `model` covered mouths and blurred faces are looked for too.
+    """
     count = 0
-    with FaceTracker() as tracker:
+    with FaceTracker(sampler=None if model is None else FaceSampler(model)) as tracker:
         for frame in reader:
             tracker.add(frame.rgb())
             count += 1
             progress.advance()
         progress.finish()
-        return VideoFaces(count, tracker.finish(), tracker.cuts)
+        tracks = tracker.finish()
+    blended = {k: DISSOLVE if mixed else FLASH for k, mixed in tracker.blended.items()}
+    return VideoFaces(count, tracks, tracker.cuts, blended)
 
 
 def choose_speaker(faces: VideoFaces, wanted: int | None, path: object) -> FaceTrack:
@@ -97,31 +116,35 @@ def fit_speaker(
     faces: VideoFaces,
     chosen: FaceTrack,
     template: Tensor | None = None,
+    limits: FaceLimits | None = None,
+    others: Collection[int] = (),
 ) -> SpeakerTrack:
     """Fit the chosen track and the other tracks of the same person, and decide which frames can
     be dubbed.
 
     A face that was away, or another shot, starts a new track. It belongs to the speaker if it is
-    never in the picture together with the tracks taken so far and has the same neutral face.
+    never in the picture together with the tracks taken so far and has the same neutral face; the
+    most alike is taken first.
 
     Args:
         template: [V, 3] the speaker's neutral face where it is known from another video.
+        others: face tracks that are known to be of other people.
 
     Raises:
         NoFaceFound: no frame is usable.
     """
     first = torch.from_numpy(chosen.stacked())
+    clear = uncovered(chosen)
+    if template is None and len(clear) < len(first):
+        template = fit_track(model, clear).template
     fits = [fit_track(model, first, template=template)]
     own = fits[0].template
     tracks, marks = [chosen], [first]
     taken = set(chosen.frames)
-    for track in sorted(faces.tracks, key=lambda t: -t.weight):
-        if len(track.frames) < MIN_SAME_FRAMES or taken & set(track.frames):
+    for track in _alike(model, faces, chosen, own):
+        if track.id in others or taken & set(track.frames):
             continue
         landmarks = torch.from_numpy(track.stacked())
-        distance = (fit_track(model, landmarks).template - own).norm(dim=-1).mean()
-        if distance > SAME_FACE:
-            continue
         fits.append(fit_track(model, landmarks, template=own))
         tracks.append(track)
         marks.append(landmarks)
@@ -133,9 +156,13 @@ def fit_speaker(
         torch.cat([f.pose for f in fits]),
         torch.cat([f.error for f in fits]),
     )
-    bad = frame_faults(fit, torch.cat(marks))
+    bad = [
+        fault
+        for f, m, t in zip(fits, marks, tracks, strict=True)
+        for fault in frame_faults(f, m, limits, t.sharp, t.visible)
+    ]
     seen = [(frame, track.id) for track in tracks for frame in track.frames]
-    reasons = dict.fromkeys(range(faces.frames), NO_FACE)
+    reasons = _unseen(faces)
     for (frame, _), fault in zip(seen, bad, strict=True):
         if fault:
             reasons[frame] = fault
@@ -150,32 +177,91 @@ def fit_speaker(
         dict(seen),
         fit,
         reasons,
+        faces.cuts,
     )
 
 
-def frame_faults(fit: FaceFit, landmarks: Tensor) -> list[str]:
-    """Why each fitted frame can't be dubbed, "" where it can."""
-    low, high = landmarks[..., :2].amin(1), landmarks[..., :2].amax(1)
-    side = (high - low).amax(1)
-    yaw = yaw_pitch_roll(fit.pose)[:, 0].abs()
-    out = []
-    for s, y, e in zip(side.tolist(), yaw.tolist(), fit.error.tolist(), strict=True):
-        fault = TOO_SMALL if s < MIN_FACE else TURNED if y > MAX_YAW else ""
-        out.append(fault or (UNSURE if e > MAX_ERROR else ""))
-    return out
+def fit_speakers(
+    model: MorphableModel,
+    faces: VideoFaces,
+    chosen: Mapping[str, FaceTrack],
+    limits: FaceLimits | None = None,
+) -> list[SpeakerTrack]:
+    """`fit_speaker` for several people at once; no face track goes to two of them.
+
+    Args:
+        chosen: {name: face track}.
+
+    Raises:
+        NoFaceFound: no frame of one of them is usable.
+        OptionInvalid: two names mean one person.
+    """
+    owner: dict[int, str] = {}
+    for name, track in chosen.items():
+        if track.id in owner:
+            raise OptionInvalid(f"speakers {owner[track.id]} and {name} are one face: {track.id}")
+        owner[track.id] = name
+    found = []
+    for name, track in chosen.items():
+        others = [other for other, whose in owner.items() if whose != name]
+        speaker = fit_speaker(model, faces, track, limits=limits, others=others)
+        owner |= dict.fromkeys(speaker.ids, name)
+        found.append(speaker)
+    return found
 
 
-def easing(reasons: dict[int, str], frames: int, over: int = 4) -> NDArray[np.float32]:
+def uncovered(track: FaceTrack) -> Tensor:
+    """Landmarks [N, 478, 3] of the frames whose mouth is visible, or of all where hardly one is:
+    under a cover the mesh network guesses, and the neutral face would be a guess too."""
+    landmarks = torch.from_numpy(track.stacked())
+    if not track.visible:
+        return landmarks
+    clear = ~covered(np.array(track.visible), FaceLimits().min_visible)
+    return landmarks[torch.from_numpy(clear)] if clear.sum() >= MIN_SAME_FRAMES else landmarks
+
+
+def _alike(
+    model: MorphableModel, faces: VideoFaces, chosen: FaceTrack, template: Tensor
+) -> list[FaceTrack]:
+    """Tracks with the neutral face `template` that are never seen beside `chosen`, the most alike
+    first."""
+    found = []
+    there = set(chosen.frames)
+    for track in faces.tracks:
+        if len(track.frames) < MIN_SAME_FRAMES or there & set(track.frames):
+            continue
+        neutral = fit_track(model, uncovered(track)).template
+        distance = float((neutral - template).norm(dim=-1).mean())
+        if distance <= SAME_FACE:
+            found.append((distance, track))
+    return [track for _, track in sorted(found, key=lambda pair: pair[0])]
+
+
+def _unseen(faces: VideoFaces) -> dict[int, str]:
+    """{frame: reason} of every frame as if the speaker were in none."""
+    reasons = dict.fromkeys(range(faces.frames), NO_FACE)
+    reasons |= {frame: AWAY for track in faces.tracks for frame in track.frames}
+    return reasons | faces.blended
+
+
+def easing(
+    reasons: dict[int, str], frames: int, over: int = 4, cuts: Sequence[int] = ()
+) -> NDArray[np.float32]:
     """Weight [frames] of the dub: 0 in frames that pass through, rising over `over` frames beside
-    them, 1 elsewhere."""
+    them, 1 elsewhere. Beyond a cut (first frames of later shots) nothing is eased."""
+    weights = np.ones(frames, np.float32)
+    edges = [0, *sorted(c for c in set(cuts) if 0 < c < frames), frames]
     blocked = np.array(sorted(reasons), np.int64)
-    if len(blocked) == 0:
-        return np.ones(frames, np.float32)
-    here = np.arange(frames)
-    after = np.searchsorted(blocked, here)
-    right = blocked[np.minimum(after, len(blocked) - 1)] - here
-    left = here - blocked[np.maximum(after - 1, 0)]
-    away = np.minimum(
-        np.where(after < len(blocked), right, frames), np.where(after > 0, left, frames)
-    )
-    return np.clip(away / (over + 1), 0, 1).astype(np.float32)
+    for start, stop in pairwise(edges):
+        inside = blocked[np.searchsorted(blocked, start) : np.searchsorted(blocked, stop)]
+        if len(inside) == 0:
+            continue
+        here = np.arange(start, stop)
+        after = np.searchsorted(inside, here)
+        right = inside[np.minimum(after, len(inside) - 1)] - here
+        left = here - inside[np.maximum(after - 1, 0)]
+        away = np.minimum(
+            np.where(after < len(inside), right, frames), np.where(after > 0, left, frames)
+        )
+        weights[start:stop] = np.clip(away / (over + 1), 0, 1)
+    return weights

@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import fields
 from importlib import import_module
 from importlib.metadata import version as installed_version
 from pathlib import Path
@@ -19,7 +20,8 @@ from typing import Annotated, Any, cast
 import typer
 
 from dubbing.console import shown_progress
-from dubbing.errors import Cancelled, DubbingError, Terminated
+from dubbing.errors import Cancelled, DubbingError, OptionInvalid, Terminated
+from dubbing.face.limits import FaceLimits
 from dubbing.options import DubOptions, check_device_name
 from dubbing.options_cli import with_options
 from dubbing.training.options import (
@@ -49,6 +51,7 @@ CheckpointOption = Annotated[
     str, typer.Option(help="Name of a shipped checkpoint, or a folder that holds one.")
 ]
 QuietOption = Annotated[bool, typer.Option("--quiet", help="Show nothing but errors.")]
+SPEAKER_FIELDS = ("speaker", *(f.name for f in fields(FaceLimits)), "max_pixels", "max_duration")
 VideoArgument = Annotated[Path, typer.Argument(metavar="VIDEO", help="Video of the speaker.")]
 
 
@@ -112,14 +115,43 @@ def _cancellable(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
+def _mapped(items: list[str]) -> dict[str, str | Path]:
+    """{speaker: speech} of the values of --map."""
+    found: dict[str, str | Path] = {}
+    for item in items:
+        who, sign, path = item.partition("=")
+        if not sign or not path:
+            raise OptionInvalid(f"--map {item}: it has to be SPEAKER=AUDIO")
+        if who in found:
+            raise OptionInvalid(f"--map names speaker {who} twice")
+        found[who] = Path(path)
+    return found
+
+
 @app.command("run", no_args_is_help=True)
 @with_options(DubOptions)
 @_cancellable
 def run_command(
     video: VideoArgument,
-    audio: Annotated[Path, typer.Argument(metavar="AUDIO", help="The new speech.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="The dubbed video to write.")],
     options: DubOptions,
+    audio: Annotated[
+        Path | None, typer.Argument(metavar="AUDIO", help="The new speech, of one speaker.")
+    ] = None,
+    speeches: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--map",
+            metavar="SPEAKER=AUDIO",
+            help="In place of AUDIO, once per speaker: who (as --speaker says it) says what.",
+        ),
+    ] = None,
+    mix: Annotated[
+        Path | None,
+        typer.Option(
+            help="With --map: the sound of the result. Default: the speeches, added together."
+        ),
+    ] = None,
     device: DeviceOption = "auto",
     checkpoint: CheckpointOption = "default",
     persona: Annotated[
@@ -127,17 +159,23 @@ def run_command(
     ] = None,
     quiet: QuietOption = False,
 ) -> None:
-    """Dub VIDEO with AUDIO."""
+    """Dub VIDEO with AUDIO, or several of its speakers with one speech each."""
     check_device_name(device)
+    mapped = _mapped(speeches or [])
+    if (audio is None) == (not mapped):
+        raise OptionInvalid("give either AUDIO or one --map SPEAKER=AUDIO per speaker")
+    if (mapped and persona is not None) or (mix is not None and not mapped):
+        raise OptionInvalid("--persona is for one speaker, --mix for several with --map")
     from dubbing.dubber import Dubber
     from dubbing.persona import Persona
 
     dubber = Dubber.from_pretrained(checkpoint, device=device)
-    prepared = Persona.load(persona) if persona else None
     with shown_progress(sys.stderr, quiet=quiet) as progress:
-        report = dubber.dub(
-            video, audio, output, options=options, persona=prepared, progress=progress
-        )
+        if audio is None:
+            report = dubber.dub_speakers(video, mapped, output, options, mix, progress)
+        else:
+            prepared = Persona.load(persona) if persona else None
+            report = dubber.dub(video, audio, output, options, prepared, progress)
     if not quiet:
         for warning in report.warnings:
             typer.echo(f"warning: {warning}", err=True)
@@ -145,26 +183,17 @@ def run_command(
 
 
 @app.command("persona", no_args_is_help=True)
+@with_options(DubOptions, only=(*SPEAKER_FIELDS, "style", "adapt"))
 @_cancellable
 def persona_command(
     video: VideoArgument,
     output: Annotated[Path, typer.Option("--output", "-o", help="The persona file to write.")],
-    speaker: Annotated[
-        str, typer.Option(help=DubOptions.__dataclass_fields__["speaker"].metadata["help"])
-    ] = "largest",
-    style: Annotated[
-        Path | None, typer.Option(help=DubOptions.__dataclass_fields__["style"].metadata["help"])
-    ] = None,
-    adapt: Annotated[
-        bool,
-        typer.Option("--adapt", help=DubOptions.__dataclass_fields__["adapt"].metadata["help"]),
-    ] = False,
+    options: DubOptions,
     device: DeviceOption = "auto",
     checkpoint: CheckpointOption = "default",
     quiet: QuietOption = False,
 ) -> None:
     """Learn the speaker of VIDEO once, so that many dubs of that video pay once."""
-    options = DubOptions(speaker=speaker, style=style, adapt=adapt)
     check_device_name(device)
     from dubbing.dubber import Dubber
 
@@ -179,9 +208,11 @@ def persona_command(
 
 
 @app.command("inspect", no_args_is_help=True)
+@with_options(DubOptions, only=SPEAKER_FIELDS)
 @_cancellable
 def inspect_command(
     video: VideoArgument,
+    options: DubOptions,
     output_dir: Annotated[
         Path | None,
         typer.Option(help="Folder for the preview sheet and the JSON. Default: VIDEO's name."),
@@ -200,7 +231,7 @@ def inspect_command(
 
     dubber = Dubber.from_pretrained(checkpoint, device=device)
     with shown_progress(sys.stderr, quiet=quiet) as progress:
-        inspection = dubber.inspect(video, progress=progress)
+        inspection = dubber.inspect(video, options, progress)
     facts = inspection.to_dict()
     saved = save_inspection(facts, inspection.preview, output_dir or Path(f"{video.stem}-inspect"))
     if as_json:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from fractions import Fraction
 from importlib.metadata import version
@@ -19,12 +18,11 @@ from torch import Tensor
 
 from dubbing.adaptation import Adaptation, Adapter, adapted_network
 from dubbing.analysis import (
-    MAX_ERROR,
     SpeakerTrack,
     VideoFaces,
-    choose_speaker,
     find_faces,
     fit_speaker,
+    fit_speakers,
 )
 from dubbing.errors import AudioUnusable, NoAudioStream, OptionInvalid, PersonaInvalid
 from dubbing.geometry.fit import FaceFit
@@ -34,11 +32,12 @@ from dubbing.job.findings import Findings, save_motion
 from dubbing.job.finishing import finish_job, finished_report
 from dubbing.job.folder import JobFolder, clean_state, held_state, state_path
 from dubbing.job.inputs import InputFile
-from dubbing.job.job import Job, resumed_job
+from dubbing.job.job import SPEECH_OF, Job, resumed_job
 from dubbing.job.rendering import SegmentRenderer
 from dubbing.media.audio import audio_duration, check_speech, load_speech
 from dubbing.media.containers import check_video_codec
 from dubbing.media.encoders import video_encoder
+from dubbing.media.mixing import mix_speech
 from dubbing.media.output import check_output
 from dubbing.media.probe import require_audio, require_video
 from dubbing.media.reader import VideoReader
@@ -51,12 +50,15 @@ from dubbing.persona import Persona, fingerprint
 from dubbing.persona_builder import build_persona
 from dubbing.progress import ProgressCallback, StageProgress
 from dubbing.render.mesh import RenderMesh
-from dubbing.render.session import RenderSession
+from dubbing.render.session import FacePicture, RenderSession
 from dubbing.report import DubReport, FaceTrackFacts, StageTime
+from dubbing.speaker_choice import SpeakerChoice
+from dubbing.speakers import Hearing, pick_speaker
 from dubbing.speech.features import SpeechFeatureExtractor, SpeechFeatures
 from dubbing.speech.hubert import load_hubert
 from dubbing.stream import dub_stream
-from dubbing.weights import GEOMETRY, MORPHABLE, SPEECH, EngineWeights, load_engine
+from dubbing.sync import SYNC, load_sync
+from dubbing.weights import GEOMETRY, MORPHABLE, SPEECH, EngineWeights, load_engine, resolve
 
 log = logging.getLogger(__name__)
 
@@ -178,17 +180,24 @@ class Dubber:
         self, reader: VideoReader, options: DubOptions, progress: ProgressCallback | None
     ) -> tuple[Persona, list[FaceTrackFacts]]:
         stage = StageProgress(progress, "analyse", reader.estimated_frames)
-        faces = find_faces(reader, stage)
-        track = choose_speaker(faces, options.speaker_track, reader.path)
-        fitting = StageProgress(progress, "fit", len(track.frames))
         model = self.weights.morphable.to("cpu")
-        speaker = fit_speaker(model, faces, track)
+        faces = find_faces(reader, stage, model)
+        chosen = pick_speaker(faces, options.speaker_choice, reader, model, self._hearing)
+        fitting = StageProgress(progress, "fit", len(chosen.track.frames))
+        speaker = fit_speaker(model, faces, chosen.track, limits=options.face_limits)
         persona = build_persona(
             reader, speaker, model, self.mesh.to("cpu"), faces.frames, self._morphable_hash
         )
-        fitting.advance(len(track.frames))
+        fitting.advance(len(chosen.track.frames))
         fitting.finish()
-        return persona, _track_facts(faces, speaker)
+        persona = dataclasses.replace(persona, notes=[chosen.note] if chosen.note else [])
+        return persona, _track_facts(faces, [speaker], chosen.agreement)
+
+    def _hearing(self) -> Hearing:
+        """What finds the active speaker: the checkpoint's own sync expert, or the packaged one."""
+        own = resolve(self.checkpoint) / f"{SYNC}.safetensors"
+        expert = load_sync(own) if own.is_file() else load_sync()
+        return Hearing(self.weights.speech_encoder, expert.to(self.device))
 
     @property
     def _morphable_hash(self) -> str:
@@ -208,7 +217,8 @@ class Dubber:
         options = options or DubOptions()
         with VideoReader(video, limits=options.limits) as reader:
             stage = StageProgress(progress, "analyse", reader.estimated_frames)
-            return inspection_of(reader, stage, self.weights.morphable.to("cpu"), options)
+            model = self.weights.morphable.to("cpu")
+            return inspection_of(reader, stage, model, options, self._hearing)
 
     def dub(
         self,
@@ -234,11 +244,46 @@ class Dubber:
                 there, and an older file of its name is untouched. Once the analysis is done, what
                 was reached stays in a folder beside the output, for `options.resume`.
         """
+        return self._dub(video, audio, output, options, persona, progress)
+
+    def dub_speakers(
+        self,
+        video: str | Path,
+        speeches: Mapping[str, str | Path],
+        output: str | Path,
+        options: DubOptions | None = None,
+        sound: str | Path | None = None,
+        progress: ProgressCallback | None = None,
+    ) -> DubReport:
+        """Dub several people of `video` in one pass, each with an own speech.
+
+        Args:
+            speeches: {speaker, as `DubOptions.speaker` names one: speech file}. All begin with the
+                first frame. Where two faces overlap, the larger one is drawn on top.
+            sound: the result's sound; without it the speeches are added sample by sample, turned
+                down together where their sum would clip (see `dubbing.media.mixing`).
+
+        Raises:
+            OptionInvalid: two names mean one person, or an option that is for one speaker.
+            DubbingError: as `dub`.
+        """
+        return self._dub(video, dict(speeches), output, options, None, progress, sound)
+
+    def _dub(
+        self,
+        video: str | Path,
+        audio: str | Path | dict[str, str | Path],
+        output: str | Path,
+        options: DubOptions | None,
+        persona: Persona | None,
+        progress: ProgressCallback | None,
+        sound: str | Path | None = None,
+    ) -> DubReport:
         options = options or DubOptions()
-        finished = self._finished(video, audio, output, options, persona)
+        finished = self._finished(video, audio, output, options, persona, sound)
         if finished is not None:
             return finished
-        with self.plan(video, audio, output, options, persona, progress) as job:
+        with self.plan(video, audio, output, options, persona, progress, sound) as job:
             self.render(job, progress)
             return self.finish(job, options, progress)
 
@@ -246,36 +291,59 @@ class Dubber:
     def plan(
         self,
         video: str | Path,
-        audio: str | Path,
+        audio: str | Path | dict[str, str | Path],
         output: str | Path,
         options: DubOptions | None = None,
         persona: Persona | None = None,
         progress: ProgressCallback | None = None,
+        sound: str | Path | None = None,
     ) -> Iterator[Job]:
         """Everything before the first frame is rendered, done or found done by an earlier run.
 
         While the block runs the output is locked against other runs, and workers may render the
         job's segments (see `dubbing.job`). When it ends well the state folder is removed.
 
+        Args:
+            audio: the speech, or {speaker: speech} as for `dub_speakers`; `sound` as there.
+
         Raises:
             DubbingError: as `dub`.
         """
         options = options or DubOptions()
         started = time.perf_counter()
-        target = check_output(output, [video, audio], options.overwrite)
+        speeches = audio if isinstance(audio, dict) else {}
+        files = [*speeches.values()] if isinstance(audio, dict) else [audio]
+        files += [sound] if sound is not None else []
+        if isinstance(audio, dict):
+            _check_speeches(audio, options)
+        target = check_output(output, [video, *files], options.overwrite)
         require_video(video, options.limits)
-        require_audio(audio, options.limits)
+        for file in files:
+            require_audio(file, options.limits)
         check_video_codec(target, str(video_encoder(options.codec).canonical_name))
         with held_state(target, resume=options.resume, clean=options.clean) as folder:
+            if not isinstance(audio, dict):
+                heard: str | Path = audio
+            elif sound is not None:
+                heard = sound
+            else:
+                heard = folder.sound
+                if not heard.is_file():
+                    gain = mix_speech(list(audio.values()), heard, options.limits)
+                    log.info("%d speeches mixed at a gain of %.3f", len(audio), gain)
             if folder.planned:
-                described = self._describe(video, audio, options, persona)
+                described = self._describe(video, heard, options, persona, speeches)
                 yield resumed_job(folder, target, described, started)
                 return
-            samples = load_speech(audio, options.limits)
-            check_speech(samples, audio)
-            described = self._describe(video, audio, options, persona)
-            length = audio_duration(audio, options.limits)
-            findings = self._analyse(folder, described, samples, length, persona, progress)
+            samples = [load_speech(file, options.limits) for file in speeches.values() or (heard,)]
+            for file, speech in zip(speeches.values() or (heard,), samples, strict=True):
+                check_speech(speech, file)
+            described = self._describe(video, heard, options, persona, speeches)
+            length = audio_duration(heard, options.limits)
+            if speeches:
+                findings = self._analyse_several(folder, described, samples, length, progress)
+            else:
+                findings = self._analyse(folder, described, samples[0], length, persona, progress)
             described.check_inputs()
             folder.save_job(described)
             yield Job(folder, target, described, findings, started=started)
@@ -312,6 +380,7 @@ class Dubber:
         options = options or job.options
         stage = StageProgress(progress, "mux", 1)
         notes = self._adaptation_notes(job.persona)
+        notes += [note for voice in job.voices for note in voice.persona.notes]
         report = finish_job(job, self.checkpoint, notes, options.overwrite)
         stage.advance()
         stage.finish()
@@ -322,10 +391,11 @@ class Dubber:
     def _finished(
         self,
         video: str | Path,
-        audio: str | Path,
+        audio: str | Path | dict[str, str | Path],
         output: str | Path,
         options: DubOptions,
         persona: Persona | None,
+        sound: str | Path | None,
     ) -> DubReport | None:
         """The report of this very job, where an earlier run was stopped after its last step."""
         folder = JobFolder(state_path(output))
@@ -333,7 +403,9 @@ class Dubber:
             return None
         job = Job.load(folder.path, Path(output).absolute())
         report = finished_report(job)
-        described = self._describe(video, audio, options, persona)
+        speeches = audio if isinstance(audio, dict) else {}
+        heard = (sound or folder.sound) if isinstance(audio, dict) else audio
+        described = self._describe(video, heard, options, persona, speeches)
         if report is None or job.description.differences(described):
             return None
         clean_state(output)
@@ -342,9 +414,15 @@ class Dubber:
         return report
 
     def _describe(
-        self, video: str | Path, audio: str | Path, options: DubOptions, persona: Persona | None
+        self,
+        video: str | Path,
+        audio: str | Path,
+        options: DubOptions,
+        persona: Persona | None,
+        speeches: Mapping[str, str | Path],
     ) -> JobDescription:
         files = [("video", video), ("audio", audio)]
+        files += [(SPEECH_OF + who, path) for who, path in speeches.items()]
         files += [("style", options.style)] if options.style is not None else []
         return JobDescription(
             inputs=tuple(InputFile.read(role, path) for role, path in files),
@@ -379,6 +457,56 @@ class Dubber:
         findings.save(folder.findings)
         return findings
 
+    def _analyse_several(
+        self,
+        folder: JobFolder,
+        described: JobDescription,
+        samples: list[NDArray[np.float32]],
+        length: Fraction,
+        progress: ProgressCallback | None,
+    ) -> Findings:
+        """The same for several speakers, the smallest face first."""
+        options, clock = described.dub_options, _Clock()
+        model = self.weights.morphable.to("cpu")
+        names = [i.role.removeprefix(SPEECH_OF) for i in described.inputs if SPEECH_OF in i.role]
+        with VideoReader(described.inputs[0].path, limits=options.limits) as reader:
+            units = [0]
+            with clock.stage("analyse and fit", units):
+                stage = StageProgress(progress, "analyse", reader.estimated_frames)
+                faces = find_faces(reader, stage, model)
+                units[0] = reader.index.count
+                found = [
+                    pick_speaker(faces, SpeakerChoice.parse(name), reader, model, self._hearing)
+                    for name in names
+                ]
+                order = sorted(range(len(found)), key=lambda k: found[k].track.mean_side)
+                speakers = fit_speakers(
+                    model, faces, {names[k]: found[k].track for k in order}, options.face_limits
+                )
+                personas = [
+                    dataclasses.replace(
+                        build_persona(
+                            reader, speaker, model, self.mesh.to("cpu"), faces.frames,
+                            self._morphable_hash,
+                        ),
+                        notes=[found[k].note] if found[k].note else [],
+                    )
+                    for k, speaker in zip(order, speakers, strict=True)
+                ]  # fmt: skip
+            index = reader.index
+        agreement = {t: a for choice in found for t, a in choice.agreement.items()}
+        facts = _track_facts(faces, speakers, agreement)
+        plan = plan_output(index.times, index.duration, length, options.length)  # type: ignore[arg-type]
+        for number, (k, persona) in enumerate(zip(order, personas, strict=True)):
+            motion = self._motion(samples[k], plan, persona, options, progress, clock)
+            places = folder.voice(number)
+            persona.save(places[0])
+            save_motion(motion, places[2])
+        each = [Findings(index, s, facts, length, clock.stages) for s in speakers]
+        for number, findings in enumerate(each):
+            findings.save(folder.voice(number)[1])
+        return each[0]
+
     def _speaker(
         self,
         reader: VideoReader,
@@ -404,11 +532,16 @@ class Dubber:
                         persona = self._adapted(reader, persona, progress)
                 else:
                     stage = StageProgress(progress, "analyse", reader.estimated_frames)
-                    faces = find_faces(reader, stage)
-                    track = choose_speaker(faces, options.speaker_track, reader.path)
                     model = self.weights.morphable.to("cpu")
-                    speaker = fit_speaker(model, faces, track, persona.template)
-                    facts = _track_facts(faces, speaker)
+                    faces = find_faces(reader, stage, model)
+                    choice = options.speaker_choice
+                    chosen = pick_speaker(faces, choice, reader, model, self._hearing)
+                    speaker = fit_speaker(
+                        model, faces, chosen.track, persona.template, options.face_limits
+                    )
+                    facts = _track_facts(faces, [speaker], chosen.agreement)
+                    note = [chosen.note] if chosen.note else []
+                    persona = dataclasses.replace(persona, notes=note, shot_banks={})
                     if options.adapt and persona.adaptation is None:
                         why = "the persona is of another video; 'dub persona --adapt' adapts it"
                         persona = dataclasses.replace(persona, adaptation=Adaptation.kept(why))
@@ -484,14 +617,14 @@ class Dubber:
             moved = self.weights.morphable.expression_vertices(expressions.to(self.device))
             return net.blend_style(net.style(moved[None]), strength)[0]
 
-    def session(self, persona: Persona) -> RenderSession:
-        """A renderer for one speaker."""
+    def session(self, persona: Persona, bank: list[FacePicture] | None = None) -> RenderSession:
+        """A renderer for one speaker, with its lip references or those of `bank`."""
         return RenderSession(
             self.weights.renderer,
             self.weights.morphable,
             self.mesh,
             persona.template.to(self.device),
-            persona.bank,
+            persona.bank if bank is None else bank,
         )
 
     def dub_frames(
@@ -524,39 +657,49 @@ class Dubber:
         yield from dub_stream(frames, self.session(persona), self.weights, motion, persona)
 
 
-def _track_facts(faces: VideoFaces, speaker: SpeakerTrack) -> list[FaceTrackFacts]:
+def _check_speeches(speeches: Mapping[str, str | Path], options: DubOptions) -> None:
+    """Raises OptionInvalid where several speakers can't be dubbed so."""
+    if not speeches:
+        raise OptionInvalid("no speaker is given a speech", hint="--map SPEAKER=SPEECH")
+    for name in speeches:
+        SpeakerChoice.parse(name)
+    if options.adapt:
+        raise OptionInvalid(
+            "adapt learns from a sound that belongs to one speaker; it can't be used with several"
+        )
+
+
+def _track_facts(
+    faces: VideoFaces, speakers: Sequence[SpeakerTrack], agreement: dict[int, float]
+) -> list[FaceTrackFacts]:
     """Every face track of a video for the report."""
-    fitting = _fitting_frames(speaker)
-    facts = []
-    for track in faces.tracks:
-        start, stop, count = track.frames[0], track.frames[-1] + 1, len(track.frames)
-        dubbed = track.id in speaker.ids
-        sure = (fitting.get(track.id, 0) if dubbed else count) / (stop - start)
-        facts.append(FaceTrackFacts(track.id, start, stop, count, track.mean_side, dubbed, sure))
-    return facts
+    confidence = {t: sure for speaker in speakers for t, sure in speaker.confidences().items()}
+    return [
+        FaceTrackFacts(
+            t.id,
+            t.frames[0],
+            t.frames[-1] + 1,
+            len(t.frames),
+            t.mean_side,
+            t.id in confidence,
+            confidence.get(t.id),
+            agreement.get(t.id),
+        )
+        for t in faces.tracks
+    ]
 
 
 def _speaker_facts(speaker: SpeakerTrack) -> list[FaceTrackFacts]:
     """The speaker's tracks for the report, where only they are known: the size is that of the
     fitted face."""
-    fitting = _fitting_frames(speaker)
+    confidence = speaker.confidences()
     facts = []
     for track in speaker.ids:
         frames = sorted(frame for frame, part in speaker.part.items() if part == track)
         height = 2 * speaker.fit.pose[[speaker.position[f] for f in frames], 3].exp()
-        start, stop = frames[0], frames[-1] + 1
-        sure = fitting.get(track, 0) / (stop - start)
-        size = float(height.mean())
-        facts.append(FaceTrackFacts(track, start, stop, len(frames), size, True, sure))
+        start, stop, size = frames[0], frames[-1] + 1, float(height.mean())
+        facts.append(FaceTrackFacts(track, start, stop, len(frames), size, True, confidence[track]))
     return facts
-
-
-def _fitting_frames(speaker: SpeakerTrack) -> Counter[int]:
-    """How many frames of each of the speaker's tracks the mesh fits."""
-    error = speaker.fit.error.tolist()
-    return Counter(
-        speaker.part[frame] for frame, row in speaker.position.items() if error[row] <= MAX_ERROR
-    )
 
 
 def _track_of(persona: Persona) -> SpeakerTrack:
@@ -571,4 +714,5 @@ def _track_of(persona: Persona) -> SpeakerTrack:
         dict(zip(frames, persona.track_parts.tolist(), strict=True)),
         fit,
         persona.faults,
+        persona.cuts,
     )

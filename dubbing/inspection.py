@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -9,16 +10,18 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from dubbing.analysis import NO_FACE, choose_speaker, find_faces, fit_speaker
+from dubbing.analysis import find_faces, fit_speaker
 from dubbing.errors import NoFaceFound
 from dubbing.face.landmarks import landmark_box
+from dubbing.face.limits import NO_FACE
 from dubbing.face.tracker import FaceTrack
 from dubbing.geometry.morphable import MorphableModel
 from dubbing.media.reader import VideoReader
 from dubbing.options import DubOptions
 from dubbing.persona_builder import lip_reference_frames
 from dubbing.progress import StageProgress
-from dubbing.report import join_pass_through
+from dubbing.report import join_pass_through, timed_intervals
+from dubbing.speakers import Hearing, pick_speaker
 
 SHEET_WIDTH = 1280  # px
 TILE = 160  # px, one reference
@@ -38,10 +41,14 @@ class Inspection:
 
 
 def inspection_of(
-    reader: VideoReader, stage: StageProgress, model: MorphableModel, options: DubOptions
+    reader: VideoReader,
+    stage: StageProgress,
+    model: MorphableModel,
+    options: DubOptions,
+    hearing: Callable[[], Hearing],
 ) -> Inspection:
     """Track the faces of a video and show what a dub of it would use."""
-    faces = find_faces(reader, stage)
+    faces = find_faces(reader, stage, model)
     info, video = reader.info, reader.video
     width, height = video.display_size
     media: dict[str, Any] = {
@@ -60,28 +67,37 @@ def inspection_of(
         "other_streams": [f"{s.type} {s.codec}" for s in info.other_streams],
         "shot_cuts": faces.cuts,
     }
-    tracks = [
-        {"id": t.id, "shot": t.shot, "first_frame": t.frames[0], "last_frame": t.frames[-1],
-         "frames": len(t.frames), "size_px": round(t.mean_side)}
-        for t in faces.tracks
-    ]  # fmt: skip
     references: list[int] = []
-    chosen: FaceTrack | None = None
+    confidence: dict[int, float] = {}
+    agreement: dict[int, float] = {}
     taken: list[FaceTrack] = []
     try:
-        chosen = choose_speaker(faces, options.speaker_track, reader.path)
-        speaker = fit_speaker(model, faces, chosen)
+        found = pick_speaker(faces, options.speaker_choice, reader, model, hearing)
+        agreement = found.agreement
+        media |= {"note": found.note} if found.note else {}
+        speaker = fit_speaker(model, faces, found.track, limits=options.face_limits)
+        confidence = speaker.confidences()
         references = lip_reference_frames(model, speaker)
         reasons = speaker.reasons
         taken = [t for t in faces.tracks if t.id in speaker.ids]
     except NoFaceFound as error:  # to be inspected, not to be dubbed: say so among the facts
         media["problem"] = error.message
         reasons = dict.fromkeys(range(faces.frames), NO_FACE)
+    tracks = [
+        {"id": t.id, "shot": t.shot, "first_frame": t.frames[0], "last_frame": t.frames[-1],
+         "frames": len(t.frames), "size_px": round(t.mean_side),
+         "confidence": round(confidence[t.id], 3) if t.id in confidence else None,
+         "agreement": agreement.get(t.id)}
+        for t in faces.tracks
+    ]  # fmt: skip
     media["speaker_tracks"] = [t.id for t in taken]
     media["dubbed_frames"] = faces.frames - len(reasons)
+    seconds = [float(t) for t in reader.index.times] + [float(reader.index.duration)]
     facts = media | {
         "face_tracks": tracks,
-        "passes_through": [asdict(p) for p in join_pass_through(reasons)],
+        "passes_through": [
+            asdict(p) for p in timed_intervals(join_pass_through(reasons), seconds.__getitem__)
+        ],
         "lip_references": references,
     }
     return Inspection(facts, _sheet(reader, faces.tracks, taken, references))

@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import MISSING, Field, fields
 from typing import Any, get_type_hints
 
 import typer
 
 
-def with_options(kind: type) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def with_options(
+    kind: type, only: Collection[str] | None = None
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Decorator: give a command one option per field of the dataclass `kind`.
+
+    With `only`, one per field of these names; the others keep their defaults.
 
     The command takes the built instance as its keyword argument `options`. Fields without a
     default become required options. Types and ranges beyond int, float, bool and path are the
     dataclass's own business: it raises OptionInvalid when it is built.
     """
     hints = get_type_hints(kind)
-    names = [item.name for item in fields(kind)]
+    offered = [item for item in fields(kind) if only is None or item.name in only]
+    names = [item.name for item in offered]
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(command)
@@ -36,7 +41,7 @@ def with_options(kind: type) -> Callable[[Callable[..., None]], Callable[..., No
                 default=_typer_option(item, hints[item.name]),
                 annotation=hints[item.name],
             )
-            for item in fields(kind)
+            for item in offered
         ]
         params = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in kept] + made
         run.__signature__ = inspect.Signature(params)  # type: ignore[attr-defined]

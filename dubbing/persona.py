@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +19,8 @@ from dubbing.render.session import FacePicture
 from dubbing.report import save_bytes
 from dubbing.tensor_file import BadFileError, json_object, read_tensor_file
 
-FORMAT = "2"
-KNOWN = ("1", "2")  # 1 had no adaptation
+FORMAT = "3"
+KNOWN = ("1", "2", "3")  # 1 had no adaptation, 2 no cuts, notes and banks per shot
 MAX_STYLE_FRAMES = 500  # expressions kept for the style embedding
 
 
@@ -40,6 +40,10 @@ class Persona:
         track_ids: the speaker's face tracks there; track_frames, track_parts [T]: video frame and
             track of each row of track_beta [T, E], track_pose [T, 6] and track_error [T].
         frames: frames of the video; faults: {frame: why it passes through}.
+        cuts: first frames of later shots.
+        notes: what a user should know about how the speaker was found.
+        shot_banks: {face track: lip references from that shot alone}, where the video has several
+            shots and one of them is long enough; the other shots use `bank`.
         adaptation: what came of learning from the video's own speech; None where nobody asked.
     """
 
@@ -60,6 +64,9 @@ class Persona:
     frames: int
     faults: dict[int, str]
     adaptation: Adaptation | None = None
+    cuts: list[int] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    shot_banks: dict[int, list[FacePicture]] = field(default_factory=dict)
 
     def save(self, path: str | Path) -> None:
         """Write the persona file by atomic rename.
@@ -86,11 +93,9 @@ class Persona:
             "track_beta": self.track_beta,
             "track_pose": self.track_pose,
             "track_error": self.track_error,
-            "bank_beta": torch.stack([p.beta for p in self.bank]),
-            "bank_pose": torch.stack([p.pose for p in self.bank]),
-        }
-        for k, picture in enumerate(self.bank):
-            tensors[f"bank_pixels_{k}"] = torch.from_numpy(picture.pixels.copy())
+        } | _bank_tensors("bank", self.bank)
+        for track, bank in self.shot_banks.items():
+            tensors |= _bank_tensors(f"shot{track}", bank)
         if self.adaptation is not None:
             tensors |= {f"adapt_{k}": v for k, v in self.adaptation.changes.items()}
         facts = {
@@ -103,6 +108,12 @@ class Persona:
             "faults": {str(k): v for k, v in self.faults.items()},
             "bank_frames": self.bank_frames,
             "bank_origins": [list(p.origin) for p in self.bank],
+            "shot_origins": {
+                str(track): [list(p.origin) for p in bank]
+                for track, bank in self.shot_banks.items()
+            },
+            "cuts": self.cuts,
+            "notes": self.notes,
         }
         return save({k: v.contiguous() for k, v in tensors.items()}, {"persona": json.dumps(facts)})
 
@@ -129,21 +140,12 @@ class Persona:
                 path=path,
                 hint="'dub persona VIDEO -o FILE' makes one",
             ) from error
-        bank = [
-            FacePicture(
-                tensors[f"bank_pixels_{k}"].numpy(),
-                (origin[0], origin[1]),
-                tensors["bank_beta"][k],
-                tensors["bank_pose"][k],
-            )
-            for k, origin in enumerate(facts["bank_origins"])
-        ]
         return cls(
             alpha=tensors["alpha"],
             template=tensors["template"],
             style=tensors["style"],
             rest=tensors["rest"],
-            bank=bank,
+            bank=_bank(tensors, "bank", facts["bank_origins"]),
             bank_frames=facts["bank_frames"],
             morphable=facts["morphable"],
             source=facts["source"],
@@ -156,7 +158,34 @@ class Persona:
             frames=facts["frames"],
             faults={int(k): v for k, v in facts["faults"].items()},
             adaptation=_adaptation(facts.get("adaptation"), tensors),
+            cuts=facts.get("cuts", []),
+            notes=facts.get("notes", []),
+            shot_banks={
+                int(track): _bank(tensors, f"shot{track}", origins)
+                for track, origins in facts.get("shot_origins", {}).items()
+            },
         )
+
+
+def _bank_tensors(name: str, bank: list[FacePicture]) -> dict[str, Tensor]:
+    tensors = {
+        f"{name}_beta": torch.stack([p.beta for p in bank]),
+        f"{name}_pose": torch.stack([p.pose for p in bank]),
+    }
+    pixels = {f"{name}_pixels_{k}": torch.from_numpy(p.pixels.copy()) for k, p in enumerate(bank)}
+    return tensors | pixels
+
+
+def _bank(tensors: dict[str, Tensor], name: str, origins: list[list[int]]) -> list[FacePicture]:
+    return [
+        FacePicture(
+            tensors[f"{name}_pixels_{k}"].numpy(),
+            (origin[0], origin[1]),
+            tensors[f"{name}_beta"][k],
+            tensors[f"{name}_pose"][k],
+        )
+        for k, origin in enumerate(origins)
+    ]
 
 
 def _adaptation(facts: dict[str, Any] | None, tensors: dict[str, Tensor]) -> Adaptation | None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import numpy as np
 import torch
 
@@ -19,10 +21,15 @@ from dubbing.render.window import window_rect
 
 MAX_REFERENCE_TURN = 30.0  # degrees from the clip's usual yaw
 MAX_REFERENCE_ERROR = 0.006  # face heights, or the median of the clip if that is worse
+MIN_SHOT = 50  # usable frames; a shorter shot shows too few mouths and uses those of the whole clip
+MAX_SHOT_BANKS = 8  # shots with references of their own: bounds the memory of a film
 
 
-def lip_reference_frames(model: MorphableModel, speaker: SpeakerTrack) -> list[int]:
-    """Video frames of the lip references (paper: 25, evenly over the order of opening)."""
+def lip_reference_frames(
+    model: MorphableModel, speaker: SpeakerTrack, track: int | None = None
+) -> list[int]:
+    """Video frames of the lip references (paper: 25, evenly over the order of opening), from the
+    whole clip or from one face track."""
     fit = speaker.fit
     frames = list(speaker.position)
     opening = lip_opening(model.vertices(fit.template, fit.beta)).numpy()
@@ -31,9 +38,20 @@ def lip_reference_frames(model: MorphableModel, speaker: SpeakerTrack) -> list[i
     error = fit.error.numpy()
     sure = error <= max(MAX_REFERENCE_ERROR, float(np.median(error)))
     dubbed = np.array([f not in speaker.reasons for f in frames])
+    if track is not None:
+        dubbed &= np.array([speaker.part[f] == track for f in frames])
     good = dubbed & facing & sure
     rows = inference_lip_references(opening, usable=good if good.any() else dubbed)
     return [frames[row] for row in rows]
+
+
+def shot_reference_frames(model: MorphableModel, speaker: SpeakerTrack) -> dict[int, list[int]]:
+    """{face track: its own lip references} of the longest shots, where there are several."""
+    if len(speaker.ids) < 2:
+        return {}
+    usable = Counter(p for f, p in speaker.part.items() if f not in speaker.reasons)
+    long = [track for track, count in usable.most_common(MAX_SHOT_BANKS) if count >= MIN_SHOT]
+    return {track: lip_reference_frames(model, speaker, track) for track in sorted(long)}
 
 
 def build_persona(
@@ -55,9 +73,11 @@ def build_persona(
     """
     fit = speaker.fit
     chosen = lip_reference_frames(model, speaker)
-    bank: list[FacePicture] = []
+    shots = shot_reference_frames(model, speaker)
     kept: dict[int, FacePicture] = {}
-    for frame in reader.read_indices(sorted(set(chosen))):
+    for frame in reader.read_indices(
+        sorted({*chosen, *(f for own in shots.values() for f in own)})
+    ):
         row = speaker.position[frame.index]
         window = face_windows(mesh, fit.pose[[row]])[0].numpy()
         x, y, width, height = window_rect(window, frame.size)
@@ -69,6 +89,7 @@ def build_persona(
     bank = [kept[f] for f in bank_frames]
     if not bank:
         raise NoFaceFound("no frame can serve as a reference", path=reader.path)
+    shot_banks = {t: [kept[f] for f in own if f in kept] for t, own in shots.items()}
     dubbed = [row for f, row in sorted(speaker.position.items()) if f not in speaker.reasons]
     beta = fit.beta[dubbed]
     opening = lip_opening(model.vertices(fit.template, beta))
@@ -89,4 +110,6 @@ def build_persona(
         track_error=fit.error,
         frames=frames,
         faults=speaker.reasons,
+        cuts=speaker.cuts,
+        shot_banks={track: bank for track, bank in shot_banks.items() if bank},
     )

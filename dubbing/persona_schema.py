@@ -49,12 +49,7 @@ def check_persona(facts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> No
     sizes: dict[str, int] = {"V": N_VERTICES}
     for name, shape in _TENSORS.items():
         expect(tensors, name, shape, sizes)
-    for name in _TENSORS:
-        largest = POSE_LIMIT if name.endswith("pose") else COEFFICIENT_LIMIT
-        if float(tensors[name].abs().max() if tensors[name].numel() else 0.0) > largest:
-            raise BadFileError(f"tensor {name} holds values over {largest:g}")
-        if name.endswith("pose") and bool((tensors[name][:, SCALE].abs() > SCALE_LIMIT).any()):
-            raise BadFileError(f"tensor {name} holds faces of no size")
+        _check_values(name, tensors[name])
     for size in ("N", "T"):
         if sizes[size] == 0:
             raise BadFileError("it holds no frame")
@@ -62,9 +57,21 @@ def check_persona(facts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> No
     if not _whole(frames, 1, MAX_FRAMES):
         raise BadFileError(f"frames is {frames!r}")
     _check_track(facts, tensors, sizes, int(str(frames)))
-    _check_bank(facts, tensors, sizes["K"], int(str(frames)))
+    if len(_numbers(facts.get("bank_frames"), "bank_frames", int(str(frames)) - 1)) != sizes["K"]:
+        raise BadFileError("bank_frames and bank_beta differ in length")
+    _check_bank("bank", facts.get("bank_origins"), tensors, sizes["K"])
+    _check_shots(facts, tensors, sizes, int(str(frames)))
     _check_faults(facts.get("faults"), int(str(frames)))
     _check_adaptation(facts.get("adaptation"), tensors)
+
+
+def _check_values(name: str, value: Tensor) -> None:
+    pose = name.endswith("pose")
+    largest = POSE_LIMIT if pose else COEFFICIENT_LIMIT
+    if float(value.abs().max() if value.numel() else 0.0) > largest:
+        raise BadFileError(f"tensor {name} holds values over {largest:g}")
+    if pose and bool((value[:, SCALE].abs() > SCALE_LIMIT).any()):
+        raise BadFileError(f"tensor {name} holds faces of no size")
 
 
 def _whole(value: Any, low: int, high: int) -> bool:
@@ -90,21 +97,40 @@ def _check_track(
         raise BadFileError("track_parts holds a track that is not in track_ids")
 
 
-def _check_bank(
-    facts: Mapping[str, Any], tensors: Mapping[str, Tensor], count: int, frames: int
-) -> None:
-    origins = facts.get("bank_origins")
-    if len(_numbers(facts.get("bank_frames"), "bank_frames", frames - 1)) != count:
-        raise BadFileError("bank_frames and bank_beta differ in length")
+def _check_bank(name: str, origins: Any, tensors: Mapping[str, Tensor], count: int) -> None:
     if not isinstance(origins, list) or len(origins) != count or count == 0:
-        raise BadFileError("bank_origins and bank_beta differ in length, or are empty")
+        raise BadFileError(f"places and expressions of {name} differ in number, or there are none")
     for number, origin in enumerate(origins):
         whole = isinstance(origin, list) and all(_whole(v, -(2**20), 2**20) for v in origin)
         if not whole or len(origin) != 2:
-            raise BadFileError(f"bank_origins {number} is not a place")
-        pixels = expect(tensors, f"bank_pixels_{number}", ("H", "W", 3), {}, torch.uint8)
+            raise BadFileError(f"place {number} of {name} is none")
+        pixels = expect(tensors, f"{name}_pixels_{number}", ("H", "W", 3), {}, torch.uint8)
         if min(pixels.shape) < 1:
-            raise BadFileError(f"bank_pixels_{number} is empty")
+            raise BadFileError(f"{name}_pixels_{number} is empty")
+
+
+def _check_shots(
+    facts: Mapping[str, Any], tensors: Mapping[str, Tensor], sizes: dict[str, int], frames: int
+) -> None:
+    """Cuts, notes and references per shot, which format 3 brought; older files have none."""
+    _numbers(facts.get("cuts", []), "cuts", frames)
+    notes = facts.get("notes", [])
+    if not isinstance(notes, list) or not all(isinstance(note, str) for note in notes):
+        raise BadFileError("notes is not a list of texts")
+    shots = facts.get("shot_origins", {})
+    if not isinstance(shots, dict):
+        raise BadFileError("shot_origins is not an object")
+    known = {str(track) for track in facts["track_ids"]}
+    for track, origins in shots.items():
+        if track not in known:
+            raise BadFileError(f"shot_origins names {track!r}, which is no track")
+        name = f"shot{track}"
+        own = {"E": sizes["E"]}
+        beta = expect(tensors, f"{name}_beta", ("K", "E"), own)
+        pose = expect(tensors, f"{name}_pose", ("K", 6), own)
+        _check_values(f"{name}_beta", beta)
+        _check_values(f"{name}_pose", pose)
+        _check_bank(name, origins, tensors, own["K"])
 
 
 def _check_faults(faults: Any, frames: int) -> None:

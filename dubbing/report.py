@@ -8,7 +8,7 @@ import json
 import os
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -53,11 +53,16 @@ class CheckpointFacts:
 
 @dataclass(frozen=True)
 class PassThrough:
-    """Output frames [start_frame, stop_frame) left as the source shows them, and why."""
+    """Output frames [start_frame, stop_frame) left as the source shows them, and why.
+
+    `start_s` and `stop_s` are seconds from the first frame's start to the interval's start and end.
+    """
 
     reason: str
     start_frame: int
     stop_frame: int
+    start_s: float | None = None
+    stop_s: float | None = None
 
     @property
     def frames(self) -> int:
@@ -68,9 +73,10 @@ class PassThrough:
 class FaceTrackFacts:
     """One face over time: seen in `frames` of the source frames [start_frame, stop_frame).
 
-    `size_px` is the median side of its box; `dubbed` marks the speaker. `confidence`, 0 to 1, is
-    the share of the frames from its first to its last in which the face was found and, where it
-    is the speaker's, the mesh fits it.
+    `size_px` is the mean side of its box; `dubbed` marks the speaker. `confidence`, 0 to 1, says
+    how surely the mesh lies on the speaker's face (see `dubbing.face.faults.confidence`), on
+    average; `agreement` by how many standard errors the lips agree with the video's own sound,
+    where `--speaker active` looked at that.
     """
 
     id: int
@@ -80,6 +86,7 @@ class FaceTrackFacts:
     size_px: float
     dubbed: bool
     confidence: float | None = None
+    agreement: float | None = None
 
 
 @dataclass(frozen=True)
@@ -251,3 +258,16 @@ def joined_intervals(pieces: Iterable[PassThrough]) -> list[PassThrough]:
         else:
             joined.append(piece)
     return joined
+
+
+def timed_intervals(
+    intervals: Iterable[PassThrough], time: Callable[[int], float]
+) -> list[PassThrough]:
+    """Intervals with their times; `time` gives the start of a frame in seconds, and for the number
+    after the last one its end."""
+    return [
+        dataclasses.replace(
+            p, start_s=round(time(p.start_frame), 6), stop_s=round(time(p.stop_frame), 6)
+        )
+        for p in intervals
+    ]

@@ -12,9 +12,11 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from dubbing.analysis import NO_FACE, SpeakerTrack, easing, frame_faults
+from dubbing.analysis import SpeakerTrack, easing
 from dubbing.errors import OptionInvalid
+from dubbing.face.faults import frame_faults
 from dubbing.face.follower import FaceFollower
+from dubbing.face.limits import NO_FACE
 from dubbing.geometry.fit import fit_track
 from dubbing.motion import Motion, merged_vertices
 from dubbing.persona import Persona
@@ -22,6 +24,7 @@ from dubbing.render.references import N_FACE
 from dubbing.render.scene import face_windows
 from dubbing.render.session import FacePicture, RenderSession
 from dubbing.render.window import window_rect
+from dubbing.shot_sessions import ShotSessions
 from dubbing.tail import AFTER_SPEECH
 from dubbing.weights import EngineWeights
 
@@ -80,6 +83,7 @@ class DubbedFrames:
         speaker: the speaker's track in the source frames.
         template: [V, 3] the speaker's neutral face.
         weights: [source frames] share of the dub per frame (see `analysis.easing`).
+        shots: renderers of shots with references of their own, in place of `session`.
     """
 
     def __init__(
@@ -90,7 +94,9 @@ class DubbedFrames:
         speaker: SpeakerTrack,
         template: torch.Tensor,
         weights: NDArray[np.float32],
+        shots: ShotSessions | None = None,
     ):
+        self.shots = shots
         self.session, self.engine, self.motion = session, engine, motion
         self.speaker, self.template, self.weights = speaker, template, weights
 
@@ -157,7 +163,9 @@ class DubbedFrames:
         moved = merged_vertices(
             model, self.template, picture.beta[None].to(lower), self.engine.geometry.lower, lower
         )
-        patch = self.session.render(
+        track = self.speaker.part[source.index]
+        session = self.session if self.shots is None else self.shots.of(track)
+        patch = session.render(
             source.index,
             picture,
             moved[0],

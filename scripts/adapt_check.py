@@ -26,13 +26,14 @@ import torch
 from torch import Tensor
 
 from dubbing.adaptation import Adapter, OwnSpeech, adapted_network
-from dubbing.analysis import choose_speaker, find_faces, frame_faults
+from dubbing.analysis import choose_speaker, find_faces
 from dubbing.dubber import Dubber
 from dubbing.errors import DubbingError
 from dubbing.evaluation.clips import load_clips
 from dubbing.evaluation.curves import LipCurve, compare_curves, vertices_curve
 from dubbing.evaluation.faces import made_faces
 from dubbing.evaluation.tables import markdown, save_csv
+from dubbing.face.faults import frame_faults
 from dubbing.geometry.fit import fit_track
 from dubbing.geometry.morphable import lip_opening
 from dubbing.media.reader import VideoReader

@@ -44,10 +44,10 @@ from dubbing.evaluation.sections import Measuring, Section
 from dubbing.evaluation.sheets import contact_sheet, overview, save_png
 from dubbing.evaluation.studio import PictureStudio, Studio
 from dubbing.evaluation.style import load_style_encoder
-from dubbing.evaluation.sync import load_sync
 from dubbing.evaluation.tables import markdown, save_csv, save_json
 from dubbing.media.audio import SPEECH_RATE
 from dubbing.options import DubOptions
+from dubbing.sync import load_sync
 
 SHEET_S = 2.0  # seconds rendered of each language
 

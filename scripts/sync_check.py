@@ -17,11 +17,11 @@ from pathlib import Path
 
 import torch
 
-from dubbing.evaluation.sync import load_sync, load_sync_crop, sync_audio
 from dubbing.evaluation.sync_trials import CheckClip, summary, trials
 from dubbing.evaluation.tables import markdown
 from dubbing.motion import RATE
 from dubbing.speech.mel import SAMPLE_RATE
+from dubbing.sync import load_sync, load_sync_crop, sync_audio
 from dubbing.training.clips import at_rate, fitted, load_speech_samples, prepared_names
 from dubbing.training.mouth_pictures import mouth_pictures
 from dubbing.training.speakers import held_back, load_speakers

@@ -85,7 +85,7 @@ def nearest_frames(times: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArr
 
 
 def video_mouths(path: str | Path) -> tuple[Tensor, Tensor]:
-    """Mouths of the largest face of a video, for `dubbing.evaluation.sync.score_crops`.
+    """Mouths of the largest face of a video, for `dubbing.sync.score_crops`.
 
     The video is read twice: to follow the face, then to cut.
 

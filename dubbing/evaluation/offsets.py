@@ -7,11 +7,11 @@ from torch import Tensor
 
 from dubbing.evaluation.clips import Clip, Samples
 from dubbing.evaluation.faces import FaceMotion, vertex_motion
-from dubbing.evaluation.sync import clip_offset, sync_audio
 from dubbing.media.audio import SPEECH_RATE
 from dubbing.models.speech_encoder import SpeechEncoder
 from dubbing.models.sync_net import SyncNet
 from dubbing.motion import RATE
+from dubbing.sync import clip_offset, sync_audio
 
 
 def own_offset(

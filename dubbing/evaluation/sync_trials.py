@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dubbing.evaluation.sync import (
+from dubbing.models.sync_net import MouthSyncNet, SyncNet
+from dubbing.sync import (
     MAX_OFFSET,
     MAX_SURE_OFFSET,
     MIN_FRAMES,
@@ -17,7 +18,6 @@ from dubbing.evaluation.sync import (
     offset_distances,
     score,
 )
-from dubbing.models.sync_net import MouthSyncNet, SyncNet
 
 SECOND = 25  # frames of a short window
 WRONG_SHIFT = 5  # frames from which on a shifted sound counts as wrong

@@ -7,25 +7,36 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from dubbing.face.appearance import FaceSampler, sharpness
 from dubbing.face.closing import Closing
 from dubbing.face.detector import FaceBox, FaceDetector
 from dubbing.face.landmarks import FaceMesher, landmark_box
-from dubbing.face.shots import ShotDetector
+from dubbing.face.shots import FLASH, ShotDetector
 
 DETECT_EVERY = 10  # frames between full detections while every track is held
 MIN_IOU = 0.3  # of a track's last box with the new one
 MAX_GAP = 25  # frames a lost face may be away and keep its id within a shot
 MIN_TRACK = 3  # frames; shorter tracks are flicker of the detector
+PATTERN_BLOCK = 2000  # frames whose appearance is compared and then forgotten
 
 
 @dataclass
 class FaceTrack:
-    """One face over a shot. `frames[k]` is the video frame of `landmarks[k]` ([478, 3] px)."""
+    """One face over a shot. `frames[k]` is the video frame of `landmarks[k]` ([478, 3] px).
+
+    Attributes:
+        sharp: per frame, see `appearance.sharpness`; empty where the tracker had no sampler.
+        visible: per frame, see `FaceSampler.visibility`; empty without a sampler, complete once
+            the track is closed.
+    """
 
     id: int
     shot: int
     frames: list[int] = field(default_factory=list)
     landmarks: list[NDArray[np.float32]] = field(default_factory=list)
+    sharp: list[float] = field(default_factory=list)
+    visible: list[float] = field(default_factory=list)
+    _samples: list[NDArray[np.uint8]] = field(default_factory=list, repr=False)
 
     @property
     def box(self) -> FaceBox:
@@ -45,31 +56,93 @@ class FaceTrack:
         """Landmarks [T, 478, 3]."""
         return np.stack(self.landmarks)
 
+    def take(
+        self,
+        frame: int,
+        points: NDArray[np.float32],
+        rgb: NDArray[np.uint8],
+        sampler: FaceSampler | None,
+    ) -> None:
+        """Go on with `points` in video frame `frame`."""
+        self.frames.append(frame)
+        self.landmarks.append(points)
+        if sampler is not None:
+            self.sharp.append(sharpness(rgb, points))
+            self._samples.append(sampler.sample(rgb, points))
+            if len(self._samples) >= 2 * PATTERN_BLOCK:
+                self._compare(sampler, PATTERN_BLOCK)
+
+    def close(self, sampler: FaceSampler | None) -> None:
+        """Find out where the mouth was visible; no frame comes after this."""
+        if sampler is not None:
+            self._compare(sampler, len(self._samples))
+
+    def _compare(self, sampler: FaceSampler, count: int) -> None:
+        if count:
+            self.visible += sampler.visibility(np.stack(self._samples[:count])).tolist()
+            del self._samples[:count]
+
+    def without(self, first: int, last: int) -> tuple[FaceTrack, FaceTrack]:
+        """What lies before video frame `first` and after `last`, as two tracks of the same id."""
+        before, after = FaceTrack(self.id, self.shot), FaceTrack(self.id, self.shot)
+        known = len(self.visible)
+        for k, frame in enumerate(self.frames):
+            part = before if frame < first else after
+            if first <= frame <= last:
+                continue
+            part.frames.append(frame)
+            part.landmarks.append(self.landmarks[k])
+            if self.sharp:
+                part.sharp.append(self.sharp[k])
+            if k < known:
+                part.visible.append(self.visible[k])
+            elif self._samples:
+                part._samples.append(self._samples[k - known])
+        return before, after
+
 
 class FaceTracker(Closing):
-    """Feed upright RGB frames in order with `add`; read `tracks` at the end with `finish`."""
+    """Feed upright RGB frames in order with `add`; read `tracks` at the end with `finish`.
 
-    def __init__(self, min_confidence: float = 0.5):
+    Args:
+        sampler: looks at sharpness and covered mouths where it is given.
+
+    Attributes:
+        cuts: first frames of later shots.
+        blended: {frame: True in a dissolve, False for a face in a flash}: frames that belong to no
+            track.
+    """
+
+    def __init__(self, min_confidence: float = 0.5, sampler: FaceSampler | None = None):
         self._detector = FaceDetector(min_confidence)
         self._mesher = FaceMesher(min_confidence)
+        self._sampler = sampler
         self._shots = ShotDetector()
         self._open: list[FaceTrack] = []
         self._closed: list[FaceTrack] = []
+        self._before_cut: list[FaceTrack] = []  # tracks that a cut ended, until it is sure
+        self._cut_at = 0
+        self._blend_end = -1
         self._next_id = 0
         self._shot = 0
         self._index = -1
         self._since_detection = DETECT_EVERY
         self.cuts: list[int] = []
+        self.blended: dict[int, bool] = {}
 
     def add(self, rgb: NDArray[np.uint8]) -> None:
         """Take the next frame, [H, W, 3] uint8 RGB, upright."""
         self._index += 1
-        if self._shots.is_cut(rgb):
-            self._shot += 1
-            self.cuts.append(self._index)
-            self._closed += self._open
-            self._open = []
-            self._since_detection = DETECT_EVERY
+        change = self._shots.add(rgb)
+        if change.dissolve is not None:
+            self._split(*change.dissolve)
+        if change.flash:
+            self._undo_cut(change.flash)
+        elif self._before_cut and self._index - self._cut_at > FLASH:
+            self._end(self._before_cut)
+            self._before_cut = []
+        if change.cut:
+            self._cut()
         held = [t for t in self._open if t.frames[-1] == self._index - 1]
         lost = []
         for track in held:
@@ -80,15 +153,64 @@ class FaceTracker(Closing):
             self._since_detection = 0
             self._detect(rgb)
         stale = [t for t in self._open if self._index - t.frames[-1] > MAX_GAP]
-        self._closed += stale
+        self._end(stale)
         self._open = [t for t in self._open if t not in stale]
+
+    def _cut(self) -> None:
+        if self._before_cut:  # a second cut within the time of a flash
+            self._end(self._open)
+        else:
+            self._before_cut, self._cut_at = self._open, self._index
+        self._open = []
+        self._shot += 1
+        self.cuts.append(self._index)
+        self._since_detection = DETECT_EVERY
+
+    def _undo_cut(self, frames: int) -> None:
+        """The last `frames` frames were a flash: the shot of before goes on."""
+        first = self._index - frames
+        while self.cuts and self.cuts[-1] >= first:
+            self.cuts.pop()
+            self._shot -= 1
+        inside = (f for t in (*self._open, *self._closed) for f in t.frames if f >= first)
+        self.blended |= dict.fromkeys(inside, False)
+        self._open = [t for t in self._before_cut if t.frames[0] < first]
+        self._before_cut = []
+        self._closed = [t for t in self._closed if t.frames[0] < first]
+        self._since_detection = DETECT_EVERY
+
+    def _split(self, first: int, last: int) -> None:
+        """Frames `first` to `last` were a dissolve: what follows is another shot."""
+        self.blended |= dict.fromkeys(range(first, last + 1), True)
+        if self.cuts and first <= self.cuts[-1] and self._blend_end == self.cuts[-1]:
+            self.cuts[-1] = last + 1  # the same one goes on
+        else:
+            self._shot += 1
+            self.cuts.append(last + 1)
+        self._blend_end = last + 1
+        self._closed = [t.without(first, last)[0] for t in self._closed]
+        now = self._open
+        self._open = []
+        for track in now:
+            before, after = track.without(first, last)
+            after.shot = self._shot
+            if before.frames and after.frames:
+                after.id = self._next_id
+                self._next_id += 1
+            self._end([before] if before.frames else [])
+            self._open += [after] if after.frames else []
+        self._since_detection = DETECT_EVERY
+
+    def _end(self, tracks: list[FaceTrack]) -> None:
+        for track in tracks:
+            track.close(self._sampler)
+        self._closed += tracks
 
     def _extend(self, track: FaceTrack, rgb: NDArray[np.uint8], box: FaceBox) -> bool:
         points = self._mesher.landmarks(rgb, box)
         if points is None or landmark_box(points).iou(box) < MIN_IOU:
             return False
-        track.frames.append(self._index)
-        track.landmarks.append(points)
+        track.take(self._index, points, rgb, self._sampler)
         return True
 
     def _detect(self, rgb: NDArray[np.uint8]) -> None:
@@ -108,13 +230,19 @@ class FaceTracker(Closing):
                 self._open.append(track)
             else:
                 away.remove(track)
-            track.frames.append(self._index)
-            track.landmarks.append(points)
+            track.take(self._index, points, rgb, self._sampler)
             now.append(track)
 
     def finish(self) -> list[FaceTrack]:
         """Every track of at least MIN_TRACK frames, in order of id."""
-        tracks = [t for t in self._closed + self._open if len(t.frames) >= MIN_TRACK]
+        ending = self._shots.finish()
+        if ending is not None:
+            self._split(*ending)
+            if self.cuts[-1] > self._index:  # no shot follows
+                self.cuts.pop()
+        self._end(self._before_cut + self._open)
+        self._before_cut, self._open = [], []
+        tracks = [t for t in self._closed if len(t.frames) >= MIN_TRACK]
         return sorted(tracks, key=lambda t: t.id)
 
     def close(self) -> None:

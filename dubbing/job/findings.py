@@ -68,6 +68,7 @@ class Findings:
             "seekable": index.seekable,
             "ids": self.speaker.ids,
             "reasons": [dataclasses.asdict(x) for x in join_pass_through(self.speaker.reasons)],
+            "cuts": self.speaker.cuts,
             "faces": [dataclasses.asdict(item) for item in self.faces],
             "audio_seconds": str(self.audio_seconds),
             "stages": [dataclasses.asdict(item) for item in self.stages],
@@ -98,6 +99,7 @@ class Findings:
             dict(zip(frames, tensors["track_parts"].tolist(), strict=True)),
             FaceFit(**{name: tensors[name] for name in _FIT}),
             reasons,
+            facts["cuts"],
         )
         return cls(
             index,

@@ -30,6 +30,7 @@ from dubbing.report import (
     SoundFacts,
     StageTime,
     joined_intervals,
+    timed_intervals,
 )
 
 
@@ -132,15 +133,20 @@ def _report(
         str(reader.path), index.count, width, height, float(index.pts[0] * reader.time_base),
         float(index.duration), reader.video.codec,
     )  # fmt: skip
-    sound = require_audio(job.audio).audio[0]
-    passed = joined_intervals(interval for record in records for interval in record.passed)
+    sound = require_audio(job.audio, None).audio[0]
+    mixed_here = job.audio == job.folder.sound
+    names = " + ".join(map(str, job.speeches.values())) if mixed_here else str(job.audio)
+    joined = joined_intervals(interval for record in records for interval in record.passed)
+    passed = timed_intervals(
+        joined, lambda k: float(plan.frame(k).time if k < plan.count else plan.duration)
+    )
     reused = sum(record.seconds for record in records if record.number in job.reused)
     earlier = sum(stage.seconds for stage in job.findings.stages) if job.resumed else 0.0
     learned = job.persona.adaptation
     return DubReport(
         video=source,
         audio=SoundFacts(
-            str(job.audio), sound.codec, sound.sample_rate, sound.channels,
+            names, sound.codec, sound.sample_rate, sound.channels,
             float(job.findings.audio_seconds),
         ),
         output=dataclasses.replace(

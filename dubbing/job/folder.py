@@ -15,6 +15,7 @@ from dubbing.errors import (
     CheckpointCorrupt,
     CheckpointNotFound,
     InputNotFound,
+    InputTooLarge,
     NoAudioStream,
     NoFaceFound,
     NotAVideo,
@@ -35,6 +36,7 @@ BAD_INPUT = (
     CheckpointCorrupt,
     CheckpointNotFound,
     InputNotFound,
+    InputTooLarge,
     NoAudioStream,
     NoFaceFound,
     NotAVideo,
@@ -44,7 +46,7 @@ BAD_INPUT = (
 """Failures that another attempt meets again: before the first segment they leave no state."""
 
 _OURS = re.compile(
-    r"lock|job\.json|(persona|findings|motion)\.safetensors|segment-\d{5}\.(video|json)|result\..+"
+    r"lock|job\.json|sound\.wav|(persona|findings|motion)(-\d+)?\.safetensors|segment-\d{5}\.(video|json)|result\..+"
     r"|report\.json|\..*|.*\.part"
 )
 _NAME_BYTES = 255  # of one file name, on every usual file system
@@ -72,8 +74,17 @@ class JobFolder:
         self.persona = path / "persona.safetensors"
         self.findings = path / "findings.safetensors"
         self.motion = path / "motion.safetensors"
+        self.sound = path / "sound.wav"
         self.report = path / "report.json"
         self.lock = path / "lock"
+
+    def voice(self, number: int) -> tuple[Path, Path, Path]:
+        """Persona, findings and motion of a speaker, of several."""
+        if number == 0:
+            return self.persona, self.findings, self.motion
+        names = (f"{name}-{number}.safetensors" for name in ("persona", "findings", "motion"))
+        first, second, third = (self.path / name for name in names)
+        return first, second, third
 
     def segment(self, number: int) -> Path:
         """The encoded pictures of a segment."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
+from dubbing.analysis import SpeakerTrack
 from dubbing.errors import UnfinishedJob
 from dubbing.job.description import JobDescription
 from dubbing.job.findings import Findings, load_motion
@@ -19,6 +20,28 @@ from dubbing.media.timeline import Length, OutputPlan, plan_output
 from dubbing.motion import Motion
 from dubbing.options import DubOptions
 from dubbing.persona import Persona
+
+SPEECH_OF = "speech of speaker "
+"""Role of an input that is the speech of one of several speakers, before the speaker's name."""
+
+
+@dataclass(frozen=True)
+class Voice:
+    """One of the speakers that a job dubs.
+
+    Attributes:
+        persona, speaker: who, and where in the video.
+        motion_file: of the whole result, see `load_motion`.
+    """
+
+    persona: Persona
+    speaker: SpeakerTrack
+    motion_file: Path
+
+    def motion(self, plan: OutputPlan, start: int, stop: int) -> Motion:
+        """The lower face's motion while output frames `start` ... `stop - 1` are shown."""
+        first, last = plan.frame(start), plan.frame(stop - 1)
+        return load_motion(self.motion_file, float(first.time), float(last.time))
 
 
 @dataclass(frozen=True)
@@ -111,10 +134,28 @@ class Job:
         reader.use_index(self.findings.index)
         return reader
 
+    @property
+    def speeches(self) -> dict[str, Path]:
+        """{speaker: speech} where several are dubbed, else empty."""
+        return {
+            item.role.removeprefix(SPEECH_OF): Path(item.path)
+            for item in self.description.inputs
+            if item.role.startswith(SPEECH_OF)
+        }
+
+    @cached_property
+    def voices(self) -> list[Voice]:
+        """The speakers, the one whose face lies on top of the others' last."""
+        found = [Voice(self.persona, self.findings.speaker, self.folder.motion)]
+        for number in range(1, len(self.speeches)):
+            persona, findings, motion = self.folder.voice(number)
+            voice = Voice(Persona.load(persona), Findings.load(findings).speaker, motion)
+            found.append(voice)
+        return found
+
     def motion(self, span: Span) -> Motion:
-        """The lower face's motion while `span` is shown."""
-        start, last = self.plan.frame(span.start), self.plan.frame(span.stop - 1)
-        return load_motion(self.folder.motion, float(start.time), float(last.time))
+        """The (first) speaker's lower face while `span` is shown."""
+        return self.voices[0].motion(self.plan, span.start, span.stop)
 
     def record(self, span: Span, whole: bool = False) -> SegmentRecord | None:
         """What is known of a finished segment; None while it is to be done.

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
@@ -13,13 +14,14 @@ from typing import TYPE_CHECKING, Self
 from dubbing.analysis import easing
 from dubbing.errors import OutputUnwritable, UnfinishedJob
 from dubbing.job.inputs import file_sha256
-from dubbing.job.job import Job
+from dubbing.job.job import Job, Voice
 from dubbing.job.segments import SegmentRecord, Span
 from dubbing.media.reader import VideoReader
 from dubbing.media.timeline import OutputFrame, OutputPlan, iter_plan
 from dubbing.media.writer import VideoWriter
 from dubbing.report import join_pass_through
-from dubbing.stream import AHEAD, DubbedFrames, StreamFrame
+from dubbing.shot_sessions import ShotSessions
+from dubbing.stream import AHEAD, DoneFrame, DubbedFrames, StreamFrame
 from dubbing.tail import Tail
 
 if TYPE_CHECKING:
@@ -42,12 +44,12 @@ class SegmentRenderer:
             raise UnfinishedJob("the job was planned with other weights", path=job.folder.job)
         self.job, self._dubber = job, dubber
         self._reader = job.open_video()
-        self._source = _Source(self._reader, job.plan)
-        self._session = dubber.session(job.persona)
+        self._reach = AHEAD * len(job.voices)
+        self._source = _Source(self._reader, job.plan, self._reach)
         self._tail = Tail()
         if job.options.tail == "original":
             self._tail = Tail.original(job.plan, job.findings.audio_seconds)
-        self._weights = easing(job.findings.speaker.reasons, job.findings.index.count)
+        self._faces = [_VoiceRenderer(dubber, job, voice) for voice in job.voices]
 
     def __enter__(self) -> Self:
         return self
@@ -101,33 +103,75 @@ class SegmentRenderer:
         self, span: Span, path: Path, advance: Callable[[], None]
     ) -> tuple[int, dict[int, str]]:
         """(decoding delay, {output frame: why it passed through})."""
-        job, reader = self.job, self._reader
-        options, findings = job.options, job.findings
-        frames = DubbedFrames(
-            self._session, self._dubber.weights, job.motion(span), findings.speaker,
-            job.persona.template, self._weights,
-        )  # fmt: skip
+        job, reader, options = self.job, self._reader, self.job.options
+        count = job.plan.count
         around = self._source.frames(
-            max(span.start - AHEAD, 0), min(span.stop + AHEAD, job.plan.count)
+            max(span.start - self._reach, 0), min(span.stop + self._reach, count)
         )
-        planned = (
+        frames: Iterator[StreamFrame] = (
             StreamFrame(
                 f.number, f.source, float(f.time), f.pts, f.duration, self._tail.share(f.number)
             )
             for f in around
         )
-        passed: dict[int, str] = {}
+        # each speaker is drawn into the pictures of the one before, who therefore needs as many
+        # neighbours finished as the rest refer to
+        reach = self._reach
+        for face in self._faces[:-1]:
+            reach -= AHEAD
+            frames = face.drawn(frames, max(span.start - reach, 0), min(span.stop + reach, count))
         first = job.pts[span.start]
         with VideoWriter(
             path, reader.video, options.codec, crf=float(options.crf), preset=options.preset
         ) as writer:
-            for done in frames.run(planned, span.start, span.stop):
+            for done in self._faces[-1].finished(frames, span.start, span.stop):
                 ticks = max(round(done.source.duration / reader.time_base), 1)
                 writer.write(done.frame, done.source.pts - first, ticks)
-                if done.reason:
-                    passed[done.source.number] = done.reason
                 advance()
+        passed = {
+            number: " / ".join(dict.fromkeys(face.passed[number] for face in self._faces))
+            for number in range(span.start, span.stop)
+            if all(number in face.passed for face in self._faces)
+        }
         return writer.delay, passed
+
+
+class _VoiceRenderer:
+    """Draws one of a job's speakers.
+
+    Attributes:
+        passed: {output frame: why it passed through} of the last segment.
+    """
+
+    def __init__(self, dubber: Dubber, job: Job, voice: Voice):
+        self._dubber, self._job, self._voice = dubber, job, voice
+        persona = voice.persona
+        self._session = dubber.session(persona)
+        self._shots = ShotSessions(
+            self._session, persona.shot_banks, lambda bank: dubber.session(persona, bank)
+        )
+        speaker = voice.speaker
+        self._weights = easing(speaker.reasons, job.findings.index.count, cuts=speaker.cuts)
+        self.passed: dict[int, str] = {}
+
+    def finished(self, frames: Iterable[StreamFrame], start: int, stop: int) -> Iterator[DoneFrame]:
+        """Output frames `start` ... `stop - 1`; `frames` has the neighbours they refer to."""
+        voice = self._voice
+        self.passed = {}
+        dubbed = DubbedFrames(
+            self._session, self._dubber.weights, voice.motion(self._job.plan, start, stop),
+            voice.speaker, voice.persona.template, self._weights, self._shots,
+        )  # fmt: skip
+        for done in dubbed.run(frames, start, stop):
+            if done.reason:
+                self.passed[done.source.number] = done.reason
+            yield done
+
+    def drawn(self, frames: Iterable[StreamFrame], start: int, stop: int) -> Iterator[StreamFrame]:
+        """The same with this speaker drawn in, for the next one."""
+        for done in self.finished(frames, start, stop):
+            picture = replace(done.source.source, frame=done.frame)
+            yield replace(done.source, source=picture)
 
 
 class _Source:
@@ -138,10 +182,10 @@ class _Source:
     pieces.
     """
 
-    def __init__(self, reader: VideoReader, plan: OutputPlan):
+    def __init__(self, reader: VideoReader, plan: OutputPlan, reach: int):
         self._reader, self._plan = reader, plan
         self._running: Iterator[OutputFrame] | None = None
-        self._held: deque[OutputFrame] = deque(maxlen=2 * AHEAD)
+        self._held: deque[OutputFrame] = deque(maxlen=2 * reach)
         self._next = 0
 
     def frames(self, start: int, stop: int) -> Iterator[OutputFrame]:

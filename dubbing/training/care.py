@@ -27,7 +27,11 @@ import torch
 from numpy.typing import NDArray
 
 from dubbing.errors import AudioUnusable, CheckpointNotFound, OptionInvalid
-from dubbing.evaluation.sync import (
+from dubbing.geometry.morphable import MorphableModel
+from dubbing.models.speech_encoder import SpeechEncoder
+from dubbing.models.sync_net import SyncNet
+from dubbing.speech.vad import speech_segments
+from dubbing.sync import (
     MAX_SURE_OFFSET,
     SURE,
     SYNC,
@@ -36,10 +40,6 @@ from dubbing.evaluation.sync import (
     offset_distances,
     sync_audio,
 )
-from dubbing.geometry.morphable import MorphableModel
-from dubbing.models.speech_encoder import SpeechEncoder
-from dubbing.models.sync_net import SyncNet
-from dubbing.speech.vad import speech_segments
 from dubbing.training.clips import (
     FAULTS,
     RATE,

@@ -13,12 +13,12 @@ import torch
 from torch import Tensor, nn
 
 from dubbing.errors import InputNotFound
-from dubbing.evaluation.sync import load_sync
 from dubbing.geometry.morphable import MorphableModel
 from dubbing.models.geometry_net import HUBERT, OWN, GeometryNet, GeometryNetConfig
 from dubbing.models.speech_encoder import SpeechEncoder
 from dubbing.models.sync_net import SyncNet, sync_loss
 from dubbing.speech.hubert import load_hubert
+from dubbing.sync import load_sync
 from dubbing.training import morphable
 from dubbing.training.clips import RATE, load_landmarks, prepared_names
 from dubbing.training.devices import launched

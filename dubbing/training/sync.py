@@ -18,7 +18,10 @@ from torch import Tensor
 
 from dubbing.dubber import choose_device
 from dubbing.errors import InputNotFound
-from dubbing.evaluation.sync import (
+from dubbing.geometry.morphable import MorphableModel
+from dubbing.geometry.topology import LIPS
+from dubbing.models.sync_net import MouthSyncNet, MouthSyncNetConfig, SyncNet, SyncNetConfig
+from dubbing.sync import (
     MAX_SURE_OFFSET,
     SURE,
     SYNC,
@@ -26,9 +29,6 @@ from dubbing.evaluation.sync import (
     best_offset,
     offset_distances,
 )
-from dubbing.geometry.morphable import MorphableModel
-from dubbing.geometry.topology import LIPS
-from dubbing.models.sync_net import MouthSyncNet, MouthSyncNetConfig, SyncNet, SyncNetConfig
 from dubbing.training.clips import prepared_names
 from dubbing.training.geometry import append_csv
 from dubbing.training.options import SyncTrainOptions

@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dubbing.evaluation.sync import feature_times
 from dubbing.geometry.morphable import MorphableModel
 from dubbing.models.speech_encoder import SpeechEncoder
 from dubbing.motion import RATE
 from dubbing.speech.features import FEATURE_RATE, to_rate
 from dubbing.speech.mel import SAMPLE_RATE
+from dubbing.sync import feature_times
 from dubbing.training.clips import at_rate, fitted, load_speech_samples
 from dubbing.training.devices import save_arrays
 from dubbing.training.geometry_data import joined_windows

@@ -11,6 +11,7 @@ import pytest
 from rich.console import Console
 
 from dubbing.errors import OptionInvalid, OutputUnwritable
+from dubbing.face.limits import FaceLimits
 from dubbing.inspection_view import print_facts, save_inspection
 from dubbing.options import DubOptions, from_dict, to_dict
 from dubbing.report import (
@@ -22,6 +23,7 @@ from dubbing.report import (
     StageTime,
     join_pass_through,
 )
+from dubbing.speaker_choice import SpeakerChoice
 from dubbing.training.options import GeometryTrainOptions
 
 
@@ -30,9 +32,33 @@ def test_options_survive_json() -> None:
     again = DubOptions.from_json(options.to_json())
     assert again == options
     assert isinstance(again.style, Path)
-    assert again.speaker_track == 3
+    assert again.speaker_choice == SpeakerChoice(track=3)
     assert DubOptions.from_json("{}") == DubOptions()
-    assert DubOptions().speaker_track is None
+    assert DubOptions().speaker_choice == SpeakerChoice()
+    assert DubOptions().face_limits == FaceLimits()
+    assert DubOptions(max_yaw=30, min_face=64).face_limits == FaceLimits(max_yaw=30, min_face=64)
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("largest", SpeakerChoice()),
+        ("active", SpeakerChoice(active=True)),
+        ("12", SpeakerChoice(track=12)),
+        ("640,360@12.5", SpeakerChoice(place=(640, 360, 12.5))),
+        ("0.5,7@0", SpeakerChoice(place=(0.5, 7, 0))),
+    ],
+)
+def test_ways_to_name_a_speaker(text: str, meant: SpeakerChoice) -> None:
+    assert DubOptions(speaker=text).speaker_choice == meant
+
+
+@pytest.mark.parametrize(
+    "text", ["", "left", "-1", "1.5", "3,4", "3,4@", "3,4@-1", "a,b@c", "\u0663"]
+)
+def test_other_names_of_a_speaker_are_refused(text: str) -> None:
+    with pytest.raises(OptionInvalid, match="x,y@t"):
+        DubOptions(speaker=text)
 
 
 @pytest.mark.parametrize(
@@ -100,7 +126,8 @@ def test_report_is_saved_as_json(tmp_path: Path) -> None:
     saved = json.loads(path.read_text())
     assert saved["fps"] == 4.0
     assert saved["stages"] == [{"stage": "render", "seconds": 20.0, "units": 100, "fps": 5.0}]
-    assert saved["passed_through"][0] == {"reason": "no face", "start_frame": 2, "stop_frame": 5}
+    first = {"reason": "no face", "start_frame": 2, "stop_frame": 5}
+    assert saved["passed_through"][0] == first | {"start_s": None, "stop_s": None}
     assert saved["options"]["crf"] == 14
     assert [p.name for p in tmp_path.iterdir()] == ["report.json"]
 

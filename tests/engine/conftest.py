@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,8 @@ from numpy.typing import NDArray
 from dubbing.demo import demo_pose, demo_puppet
 from dubbing.dubber import Dubber
 from dubbing.persona import Persona
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "face"))  # people_samples
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -22,7 +22,7 @@ def write_clip(path: Path, pictures: list[NDArray[np.uint8]], times: list[int]) 
     """Lossless H.264 with the given PTS in ticks of 1/600 s."""
     with av.open(str(path), "w", options={"video_track_timescale": "600"}) as sink:
         stream = sink.add_stream("libx264", rate=RATE)
-        stream.width = stream.height = pictures[0].shape[0]
+        stream.height, stream.width = pictures[0].shape[:2]
         stream.pix_fmt = "yuv420p"
         stream.options = {"crf": "8", "preset": "ultrafast"}
         stream.codec_context.time_base = Fraction(1, 600)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 
 import pytest
@@ -151,16 +152,26 @@ def test_an_adaptation_survives_the_persona_file(
     assert Persona.load(path).adaptation is None
 
 
-def test_personas_of_the_first_format_still_load(persona: Persona, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("version", "unknown"),
+    [("2", ("cuts", "notes", "shot_origins")),
+     ("1", ("cuts", "notes", "shot_origins", "adaptation"))],
+)  # fmt: skip
+def test_personas_of_older_formats_still_load(
+    version: str, unknown: tuple[str, ...], persona: Persona, tmp_path: Path
+) -> None:
     path, old = tmp_path / "new.persona", tmp_path / "old.persona"
     persona.save(path)
     with safe_open(path, "pt") as file:
-        facts = file.metadata()["persona"]
+        facts = json.loads(file.metadata()["persona"])
         tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118
-    facts = facts.replace('"format": "2"', '"format": "1"').replace('"adaptation": null, ', "")
-    assert "adaptation" not in facts
-    save_file(tensors, old, {"persona": facts})
-    assert torch.equal(Persona.load(old).template, persona.template)
+    assert facts["format"] == "3"
+    facts = {k: v for k, v in facts.items() if k not in unknown} | {"format": version}
+    tensors = {k: v for k, v in tensors.items() if not k.startswith("shot")}
+    save_file(tensors, old, {"persona": json.dumps(facts)})
+    loaded = Persona.load(old)
+    assert torch.equal(loaded.template, persona.template)
+    assert (loaded.cuts, loaded.notes, loaded.shot_banks) == ([], [], {})
 
 
 def test_a_change_that_does_not_fit_is_refused(dubber: Dubber) -> None:

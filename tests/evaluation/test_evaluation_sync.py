@@ -19,7 +19,11 @@ from dubbing.evaluation.mouth_crops import (
     mouth_places,
     nearest_frames,
 )
-from dubbing.evaluation.sync import (
+from dubbing.evaluation.sync_trials import CheckClip, summary, trials
+from dubbing.geometry.topology import LEFT_EYE_OUTER, LIPS, RIGHT_EYE_OUTER
+from dubbing.models.speech_encoder import SpeechEncoder, SpeechEncoderConfig
+from dubbing.models.sync_net import MouthSyncNet, MouthSyncNetConfig, SyncNet, SyncNetConfig
+from dubbing.sync import (
     MAX_OFFSET,
     SYNC,
     SYNC_CROP,
@@ -34,10 +38,6 @@ from dubbing.evaluation.sync import (
     score_motion,
     sync_audio,
 )
-from dubbing.evaluation.sync_trials import CheckClip, summary, trials
-from dubbing.geometry.topology import LEFT_EYE_OUTER, LIPS, RIGHT_EYE_OUTER
-from dubbing.models.speech_encoder import SpeechEncoder, SpeechEncoderConfig
-from dubbing.models.sync_net import MouthSyncNet, MouthSyncNetConfig, SyncNet, SyncNetConfig
 from dubbing.weights import save_network
 
 REACH = 3

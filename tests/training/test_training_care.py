@@ -20,12 +20,12 @@ from synthetic_face import face_model, head_motion
 
 from dubbing.cli import main
 from dubbing.errors import CheckpointNotFound, OptionInvalid
-from dubbing.evaluation.sync import MAX_OFFSET, SYNC, sync_audio
 from dubbing.geometry.pose import apply_pose
 from dubbing.geometry.topology import LIPS
 from dubbing.media.audio import load_speech
 from dubbing.models.speech_encoder import SpeechEncoder, SpeechEncoderConfig
 from dubbing.models.sync_net import MIN_SHIFT, SyncNet, SyncNetConfig
+from dubbing.sync import MAX_OFFSET, SYNC, sync_audio
 from dubbing.training.care import (
     MEASURED,
     MISMATCH,

@@ -15,8 +15,8 @@ from torch import Tensor
 from dubbing.cli import main
 from dubbing.errors import OptionInvalid
 from dubbing.evaluation.mouth_crops import BREADTH, HEIGHT, video_mouths
-from dubbing.evaluation.sync import load_sync, load_sync_crop, score_motion
 from dubbing.models.sync_net import SyncNet, SyncNetConfig
+from dubbing.sync import load_sync, load_sync_crop, score_motion
 from dubbing.training.clips import prepared_names
 from dubbing.training.mouth_pictures import mouth_pictures
 from dubbing.training.options import SyncTrainOptions

@@ -67,6 +67,9 @@ def made_up_persona(rows: int = 6, references: int = 3, expressions: int = 48) -
         track_pose=poses,
         track_error=some(rows).abs(),
         frames=rows + 2,
+        cuts=[rows],
+        notes=["nobody speaks"],
+        shot_banks={0: bank[:2]},
         faults={rows: "no face found", rows + 1: "no face found"},
     )
 
@@ -104,10 +107,14 @@ def bad_personas(bench: Bench) -> str:
         "bank_frames": [None, [], [10**30], "abc"],
         "bank_origins": [None, [], [[0, 0, 0]], [["a", 1]], {"0": 1}],
         "track_ids": [None, [], [-5], ["0"]],
+        "cuts": [None, 3, [-1], [10**30], ["1"], {"0": 1}],
+        "notes": [None, "text", [3], {"0": "x"}],
+        "shot_origins": [None, [], {"7": [[0, 0], [0, 0]]}, {"0": []}, {"0": [[0, 0]]},
+                         {"0": [[0, 0], ["a", 1]]}, {"0": {"0": [0, 0], "1": [0, 0]}}, {"x": 1}],
         "morphable": [None, 3],
         "format": [None, "99", 2],
         "adaptation": [[], {"changes": {}}, {"reason": 4}, {"unknown": 1}],
-    }
+    }  # fmt: skip
     tried = 0
     for name, values in bad_facts.items():
         for value in values:
@@ -143,7 +150,9 @@ def _any_size(name: str, value: torch.Tensor, changed: torch.Tensor) -> bool:
     """
     if changed.dtype != value.dtype or changed.dim() != value.dim():
         return False
-    return name == "alpha" or (name.startswith(("style", "bank_pixels")) and len(changed) > 0)
+    return name == "alpha" or (
+        name.startswith(("style", "bank_pixels", "shot0_pixels")) and len(changed) > 0
+    )
 
 
 class _Harm:
