@@ -158,6 +158,7 @@ def test_the_decoder_touches_the_mouth_alone(session: RenderSession, mesh: Rende
     assert under.max() < 3  # the light of the border reaches a little farther
 
 
+@torch.no_grad()
 def test_mouths_fade_into_each_other(session: RenderSession, mesh: RenderMesh) -> None:
     """As the mouth goes from one reference's to another's, no single step is most of the way."""
     session.forget()
