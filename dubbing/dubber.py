@@ -271,11 +271,9 @@ class Dubber:
                 described = self._describe(video, audio, options, persona)
                 yield resumed_job(folder, target, described, started)
                 return
-            samples = load_speech(audio, options.limits)
-            check_speech(samples, audio)
+            check_speech(load_speech(audio, options.limits), audio)
             described = self._describe(video, audio, options, persona)
-            length = audio_duration(audio, options.limits)
-            findings = self._analyse(folder, described, samples, length, persona, progress)
+            findings = self._analyse(folder, described, persona, progress)
             described.check_inputs()
             folder.save_job(described)
             yield Job(folder, target, described, findings, started=started)
@@ -360,18 +358,19 @@ class Dubber:
         self,
         folder: JobFolder,
         described: JobDescription,
-        samples: NDArray[np.float32],
-        length: Fraction,
         persona: Persona | None,
         progress: ProgressCallback | None,
     ) -> Findings:
         """Persona, tracks and motion of a new job, saved in its folder."""
         options = described.dub_options
         clock = _Clock()
-        with VideoReader(described.inputs[0].path, limits=options.limits) as reader:
+        video, audio = (item.path for item in described.inputs[:2])
+        with VideoReader(video, limits=options.limits) as reader:
             persona, speaker, faces = self._speaker(reader, options, persona, progress, clock)
             index = reader.index
+        length = audio_duration(audio, options.limits)
         plan = plan_output(index.times, index.duration, length, options.length)  # type: ignore[arg-type]
+        samples = load_speech(audio, options.limits)
         motion = self._motion(samples, plan, persona, options, progress, clock)
         findings = Findings(index, speaker, faces, length, clock.stages)
         persona.save(folder.persona)
