@@ -6,7 +6,8 @@
 One run is left alone; it is the reference, and tells how long a run takes. Then every trial starts
 the same run afresh, kills it with SIGKILL at a random moment after it has begun to work (its state
 folder is there), and runs it again with `resume` to its end. Its bytes have to be the reference's,
-and nothing but the output may be left. Runs are forks of this process, which holds the networks:
+and nothing but the output may be left. A run that ended before its moment came was not killed and
+does not count: another moment is drawn. Runs are forks of this process, which holds the networks:
 what is measured is the work, not the start of Python. Without VIDEO and AUDIO a small clip of the
 demo's speaker is made. The exit status is 1 if any trial fails.
 """
@@ -34,6 +35,7 @@ from dubbing.evaluation.tables import markdown, save_json
 from dubbing.job.folder import JobFolder, state_path
 
 POLL_S = 0.002
+ENDED = "ended"  # before the kill
 
 
 @dataclass(frozen=True)
@@ -100,7 +102,7 @@ def wait_for_state(process: ForkProcess, output: Path) -> float:
 def stage_of(folder: JobFolder, output: Path) -> str:
     """How far a killed run had come."""
     if not folder.path.is_dir():
-        return "ended"
+        return ENDED
     if output.exists():
         return "at its end"
     if list(folder.path.glob("*result*")) or (folder.path / "picture.part").exists():
@@ -119,7 +121,7 @@ def kill_once(setting: Setting, number: int, after: float, output: Path, wanted:
     state = JobFolder(state_path(output))
     stage = stage_of(state, output)
     finished = len(list(state.path.glob("segment-*.json")))
-    if stage != "ended":
+    if stage != ENDED:
         run_whole(setting, output, resume=True)
     equal = output.read_bytes() == wanted
     clean = list(output.parent.iterdir()) == [output]
@@ -201,17 +203,21 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"a run takes {lasted:.1f} s", file=sys.stderr, flush=True)
         moments = random.Random(args.seed)
         trials = []
-        for number in range(args.kills):
-            place = folder / f"trial{number}"
+        attempts = 0
+        while len(trials) < args.kills:
+            place = folder / f"attempt{attempts}"
             place.mkdir()
+            attempts += 1
             after = moments.uniform(0, lasted)
-            trial = kill_once(setting, number, after, place / output.name, wanted)
+            trial = kill_once(setting, len(trials), after, place / output.name, wanted)
             print(json.dumps(asdict(trial)), file=sys.stderr, flush=True)
-            trials.append(trial)
+            if trial.stage != ENDED:
+                trials.append(trial)
     rows = [asdict(trial) | {"passed": trial.passed} for trial in trials]
     print(markdown(list(rows[0]), rows))
     good = sum(trial.passed for trial in trials)
     print(f"\n{good} of {len(trials)} killed runs gave the bytes of an uninterrupted one")
+    print(f"({attempts - len(trials)} more had ended before they could be killed)")
     if args.output:
         args.output.mkdir(parents=True, exist_ok=True)
         save_json(args.output / "kill_test.json", {"seconds": lasted, "trials": rows})
