@@ -15,6 +15,7 @@ from dubbing.errors import NoFaceFound, OptionInvalid
 from dubbing.face.appearance import FaceSampler
 from dubbing.face.faults import confidence, covered, frame_faults
 from dubbing.face.limits import AWAY, DISSOLVE, FLASH, NO_FACE, FaceLimits
+from dubbing.face.rows import LandmarkRows
 from dubbing.face.tracker import FaceTrack, FaceTracker
 from dubbing.geometry.fit import FaceFit, fit_track
 from dubbing.geometry.morphable import MorphableModel
@@ -133,21 +134,18 @@ def fit_speaker(
     Raises:
         NoFaceFound: no frame is usable.
     """
-    first = torch.from_numpy(chosen.stacked())
     clear = uncovered(chosen)
-    if template is None and len(clear) < len(first):
+    if template is None and len(clear) < len(chosen.landmarks):
         template = fit_track(model, clear).template
-    fits = [fit_track(model, first, template=template)]
+    fits = [fit_track(model, chosen.landmarks, template=template)]
     own = fits[0].template
-    tracks, marks = [chosen], [first]
+    tracks = [chosen]
     taken = set(chosen.frames)
     for track in _alike(model, faces, chosen, own):
         if track.id in others or taken & set(track.frames):
             continue
-        landmarks = torch.from_numpy(track.stacked())
-        fits.append(fit_track(model, landmarks, template=own))
+        fits.append(fit_track(model, track.landmarks, template=own))
         tracks.append(track)
-        marks.append(landmarks)
         taken |= set(track.frames)
     fit = FaceFit(
         fits[0].alpha,
@@ -158,8 +156,8 @@ def fit_speaker(
     )
     bad = [
         fault
-        for f, m, t in zip(fits, marks, tracks, strict=True)
-        for fault in frame_faults(f, m, limits, t.sharp, t.visible)
+        for own_fit, track in zip(fits, tracks, strict=True)
+        for fault in frame_faults(own_fit, track.landmarks, limits, track.sharp, track.visible)
     ]
     seen = [(frame, track.id) for track in tracks for frame in track.frames]
     reasons = _unseen(faces)
@@ -210,14 +208,18 @@ def fit_speakers(
     return found
 
 
-def uncovered(track: FaceTrack) -> Tensor:
-    """Landmarks [N, 478, 3] of the frames whose mouth is visible, or of all where hardly one is:
+def uncovered(track: FaceTrack) -> LandmarkRows:
+    """Landmarks of the frames whose mouth is visible, or of all where hardly one is:
     under a cover the mesh network guesses, and the neutral face would be a guess too."""
-    landmarks = torch.from_numpy(track.stacked())
     if not track.visible:
-        return landmarks
+        return track.landmarks
     clear = ~covered(np.array(track.visible), FaceLimits().min_visible)
-    return landmarks[torch.from_numpy(clear)] if clear.sum() >= MIN_SAME_FRAMES else landmarks
+    if clear.all() or clear.sum() < MIN_SAME_FRAMES:
+        return track.landmarks
+    seen = LandmarkRows()
+    for k in np.flatnonzero(clear).tolist():
+        seen.append(track.landmarks[k])
+    return seen
 
 
 def _alike(

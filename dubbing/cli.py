@@ -5,25 +5,24 @@ from __future__ import annotations
 import functools
 import json
 import logging
-import signal
 import sys
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from importlib import import_module
 from importlib.metadata import version as installed_version
 from pathlib import Path
-from types import FrameType
 from typing import Annotated, Any, cast
 
 import typer
 
 from dubbing.console import shown_progress
-from dubbing.errors import Cancelled, DubbingError, OptionInvalid, Terminated
+from dubbing.errors import DubbingError, OptionInvalid
 from dubbing.face.limits import FaceLimits
 from dubbing.options import DubOptions, check_device_name
 from dubbing.options_cli import with_options
+from dubbing.progress import ProgressCallback
+from dubbing.stopping import StopSignals
 from dubbing.training.options import (
     GeometryTrainOptions,
     PrepareOptions,
@@ -72,25 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-class _TerminationAsked(KeyboardInterrupt):
-    """SIGTERM, on the way that Ctrl-C takes: past every handler of ordinary exceptions."""
-
-
-@contextmanager
-def _termination_raised() -> Iterator[None]:
-    """Let SIGTERM end the block by an exception, so that it cleans up as after Ctrl-C."""
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise _TerminationAsked
-
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may handle signals
-        return
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+_signals = StopSignals()
 
 
 def _cancellable(command: Callable[..., None]) -> Callable[..., None]:
@@ -99,20 +80,17 @@ def _cancellable(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def run(*positional: Any, **values: Any) -> None:
-        try:
-            with _termination_raised():
-                command(*positional, **values)
-        except KeyboardInterrupt as stop:
-            error: Cancelled
-            if isinstance(stop, _TerminationAsked):
-                error = Terminated("asked to end; no output was written")
-            else:
-                error = Cancelled("stopped from the keyboard; no output was written")
-            for note in getattr(stop, "__notes__", ()):
-                error.add_note(note)
-            raise error from stop
+        with _signals:
+            command(*positional, **values)
 
     return run
+
+
+@contextmanager
+def _progress(quiet: bool) -> Iterator[ProgressCallback]:
+    """Progress shown on stderr; it also ends a job that has been asked to stop."""
+    with shown_progress(sys.stderr, quiet=quiet) as progress:
+        yield _signals.watched(progress)
 
 
 def _mapped(items: list[str]) -> dict[str, str | Path]:
@@ -170,11 +148,11 @@ def run_command(
     from dubbing.persona import Persona
 
     dubber = Dubber.from_pretrained(checkpoint, device=device)
-    with shown_progress(sys.stderr, quiet=quiet) as progress:
+    prepared = Persona.load(persona) if persona else None
+    with _progress(quiet) as progress:
         if audio is None:
             report = dubber.dub_speakers(video, mapped, output, options, mix, progress)
         else:
-            prepared = Persona.load(persona) if persona else None
             report = dubber.dub(video, audio, output, options, prepared, progress)
     if not quiet:
         for warning in report.warnings:
@@ -198,7 +176,7 @@ def persona_command(
     from dubbing.dubber import Dubber
 
     dubber = Dubber.from_pretrained(checkpoint, device=device)
-    with shown_progress(sys.stderr, quiet=quiet) as progress:
+    with _progress(quiet) as progress:
         persona = dubber.prepare(video, options=options, progress=progress)
         persona.save(output)
     if not quiet:
@@ -230,7 +208,7 @@ def inspect_command(
     from dubbing.inspection_view import print_facts, save_inspection
 
     dubber = Dubber.from_pretrained(checkpoint, device=device)
-    with shown_progress(sys.stderr, quiet=quiet) as progress:
+    with _progress(quiet) as progress:
         inspection = dubber.inspect(video, options, progress)
     facts = inspection.to_dict()
     saved = save_inspection(facts, inspection.preview, output_dir or Path(f"{video.stem}-inspect"))
@@ -268,7 +246,7 @@ def demo_command(
     check_device_name(device)
     from dubbing.demo import run_demo
 
-    with shown_progress(sys.stderr, quiet=quiet) as progress:
+    with _progress(quiet) as progress:
         report = run_demo(output, device=device, checkpoint=checkpoint, progress=progress)
     if not quiet:
         typer.echo(f"speaker: {report.video.path}")

@@ -335,15 +335,13 @@ class Dubber:
                 described = self._describe(video, heard, options, persona, speeches)
                 yield resumed_job(folder, target, described, started)
                 return
-            samples = [load_speech(file, options.limits) for file in speeches.values() or (heard,)]
-            for file, speech in zip(speeches.values() or (heard,), samples, strict=True):
-                check_speech(speech, file)
+            for file in speeches.values() or (heard,):
+                check_speech(load_speech(file, options.limits), file)
             described = self._describe(video, heard, options, persona, speeches)
-            length = audio_duration(heard, options.limits)
             if speeches:
-                findings = self._analyse_several(folder, described, samples, length, progress)
+                findings = self._analyse_several(folder, described, progress)
             else:
-                findings = self._analyse(folder, described, samples[0], length, persona, progress)
+                findings = self._analyse(folder, described, persona, progress)
             described.check_inputs()
             folder.save_job(described)
             yield Job(folder, target, described, findings, started=started)
@@ -438,18 +436,19 @@ class Dubber:
         self,
         folder: JobFolder,
         described: JobDescription,
-        samples: NDArray[np.float32],
-        length: Fraction,
         persona: Persona | None,
         progress: ProgressCallback | None,
     ) -> Findings:
         """Persona, tracks and motion of a new job, saved in its folder."""
         options = described.dub_options
         clock = _Clock()
-        with VideoReader(described.inputs[0].path, limits=options.limits) as reader:
+        video, audio = (item.path for item in described.inputs[:2])
+        with VideoReader(video, limits=options.limits) as reader:
             persona, speaker, faces = self._speaker(reader, options, persona, progress, clock)
             index = reader.index
+        length = audio_duration(audio, options.limits)
         plan = plan_output(index.times, index.duration, length, options.length)  # type: ignore[arg-type]
+        samples = load_speech(audio, options.limits)
         motion = self._motion(samples, plan, persona, options, progress, clock)
         findings = Findings(index, speaker, faces, length, clock.stages)
         persona.save(folder.persona)
@@ -461,15 +460,15 @@ class Dubber:
         self,
         folder: JobFolder,
         described: JobDescription,
-        samples: list[NDArray[np.float32]],
-        length: Fraction,
         progress: ProgressCallback | None,
     ) -> Findings:
         """The same for several speakers, the smallest face first."""
         options, clock = described.dub_options, _Clock()
         model = self.weights.morphable.to("cpu")
+        video, audio = (item.path for item in described.inputs[:2])
         names = [i.role.removeprefix(SPEECH_OF) for i in described.inputs if SPEECH_OF in i.role]
-        with VideoReader(described.inputs[0].path, limits=options.limits) as reader:
+        speeches = [i.path for i in described.inputs if SPEECH_OF in i.role]
+        with VideoReader(video, limits=options.limits) as reader:
             units = [0]
             with clock.stage("analyse and fit", units):
                 stage = StageProgress(progress, "analyse", reader.estimated_frames)
@@ -496,9 +495,11 @@ class Dubber:
             index = reader.index
         agreement = {t: a for choice in found for t, a in choice.agreement.items()}
         facts = _track_facts(faces, speakers, agreement)
+        length = audio_duration(audio, options.limits)
         plan = plan_output(index.times, index.duration, length, options.length)  # type: ignore[arg-type]
         for number, (k, persona) in enumerate(zip(order, personas, strict=True)):
-            motion = self._motion(samples[k], plan, persona, options, progress, clock)
+            samples = load_speech(speeches[k], options.limits)
+            motion = self._motion(samples, plan, persona, options, progress, clock)
             places = folder.voice(number)
             persona.save(places[0])
             save_motion(motion, places[2])

@@ -9,7 +9,7 @@ import torch
 
 from dubbing.analysis import SpeakerTrack
 from dubbing.errors import NoFaceFound
-from dubbing.geometry.morphable import MorphableModel, lip_opening
+from dubbing.geometry.morphable import MorphableModel, track_opening
 from dubbing.geometry.pose import yaw_pitch_roll
 from dubbing.media.reader import VideoReader
 from dubbing.persona import Persona, fingerprint, resting_expression, style_frames
@@ -32,7 +32,7 @@ def lip_reference_frames(
     whole clip or from one face track."""
     fit = speaker.fit
     frames = list(speaker.position)
-    opening = lip_opening(model.vertices(fit.template, fit.beta)).numpy()
+    opening = track_opening(model, fit.template, fit.beta).numpy()
     yaw = yaw_pitch_roll(fit.pose)[:, 0]
     facing = (yaw - yaw.median()).abs().numpy() < MAX_REFERENCE_TURN
     error = fit.error.numpy()
@@ -92,7 +92,7 @@ def build_persona(
     shot_banks = {t: [kept[f] for f in own if f in kept] for t, own in shots.items()}
     dubbed = [row for f, row in sorted(speaker.position.items()) if f not in speaker.reasons]
     beta = fit.beta[dubbed]
-    opening = lip_opening(model.vertices(fit.template, beta))
+    opening = track_opening(model, fit.template, beta)
     return Persona(
         alpha=fit.alpha,
         template=fit.template,

@@ -169,7 +169,7 @@ def people(model: MorphableModel, faces: VideoFaces) -> list[list[tuple[FaceTrac
         clear = uncovered(track)
         hidden = len(clear) < len(track.frames)
         own = fit_track(model, clear).template if hidden else None
-        fit = fit_track(model, torch.from_numpy(track.stacked()), template=own)
+        fit = fit_track(model, track.landmarks, template=own)
         there = set(track.frames)
         for person in found:
             apart = float((person[0][1].template - fit.template).norm(dim=-1).mean())

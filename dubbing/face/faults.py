@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dubbing.face.limits import BLURRED, COVERED, UNSURE, FaceLimits
-from dubbing.geometry.fit import FaceFit
+from dubbing.face.rows import face_sides
+from dubbing.geometry.fit import FaceFit, Landmarks
 from dubbing.geometry.pose import yaw_pitch_roll
 
 HALF_ERROR = 0.02  # face heights between fit and landmarks at which confidence is one half
@@ -26,7 +27,7 @@ def confidence(fit: FaceFit) -> Tensor:
 
 def frame_faults(
     fit: FaceFit,
-    landmarks: Tensor,
+    landmarks: Landmarks,
     limits: FaceLimits | None = None,
     sharp: list[float] | None = None,
     visible: list[float] | None = None,
@@ -38,9 +39,9 @@ def frame_faults(
         sharp, visible: per frame (see `FaceTrack`), where they are known.
     """
     limits = limits or FaceLimits()
-    low, high = landmarks[..., :2].amin(1), landmarks[..., :2].amax(1)
+    side = torch.from_numpy(face_sides(landmarks))
     checks = [
-        (limits.too_small, (high - low).amax(1) < limits.min_face),
+        (limits.too_small, side < limits.min_face),
         (limits.turned, yaw_pitch_roll(fit.pose)[:, 0].abs() > limits.max_yaw),
         (UNSURE, confidence(fit) < limits.min_confidence),
     ]

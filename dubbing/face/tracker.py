@@ -11,6 +11,7 @@ from dubbing.face.appearance import FaceSampler, sharpness
 from dubbing.face.closing import Closing
 from dubbing.face.detector import FaceBox, FaceDetector
 from dubbing.face.landmarks import FaceMesher, landmark_box
+from dubbing.face.rows import LandmarkRows, face_sides
 from dubbing.face.shots import FLASH, ShotDetector
 
 DETECT_EVERY = 10  # frames between full detections while every track is held
@@ -33,7 +34,7 @@ class FaceTrack:
     id: int
     shot: int
     frames: list[int] = field(default_factory=list)
-    landmarks: list[NDArray[np.float32]] = field(default_factory=list)
+    landmarks: LandmarkRows = field(default_factory=LandmarkRows)
     sharp: list[float] = field(default_factory=list)
     visible: list[float] = field(default_factory=list)
     _samples: list[NDArray[np.uint8]] = field(default_factory=list, repr=False)
@@ -45,7 +46,7 @@ class FaceTrack:
     @property
     def mean_side(self) -> float:
         """Mean side of the face box in pixels."""
-        return float(np.mean([landmark_box(p).side for p in self.landmarks]))
+        return float(face_sides(self.landmarks).mean())
 
     @property
     def weight(self) -> float:
@@ -53,8 +54,8 @@ class FaceTrack:
         return self.mean_side**2 * len(self.frames)
 
     def stacked(self) -> NDArray[np.float32]:
-        """Landmarks [T, 478, 3]."""
-        return np.stack(self.landmarks)
+        """Landmarks [T, 478, 3], all at once: 5.7 kB per frame."""
+        return self.landmarks[:]
 
     def take(
         self,
@@ -188,7 +189,8 @@ class FaceTracker(Closing):
             self._shot += 1
             self.cuts.append(last + 1)
         self._blend_end = last + 1
-        self._closed = [t.without(first, last)[0] for t in self._closed]
+        kept = [t.without(first, last)[0] if t.frames[-1] >= first else t for t in self._closed]
+        self._closed = [t for t in kept if t.frames]
         now = self._open
         self._open = []
         for track in now:

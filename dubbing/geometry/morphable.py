@@ -20,6 +20,8 @@ from dubbing.geometry.topology import (
     RIGHT_EYE_OUTER,
 )
 
+PART = 2000  # frames whose vertices are in memory at a time
+
 
 @dataclass(frozen=True)
 class MorphableModel:
@@ -73,6 +75,13 @@ class MorphableModel:
 def lip_opening(vertices: Tensor) -> Tensor:
     """Inner-lip opening [...] of canonical vertices [..., V, 3], in outer-eye distances."""
     return _distance(vertices, INNER_TOP, INNER_BOTTOM) / eye_distance(vertices)
+
+
+def track_opening(model: MorphableModel, template: Tensor, beta: Tensor) -> Tensor:
+    """Lip opening [T] of the expressions [T, E] of a whole track; vertices exist for a part of its
+    frames at a time."""
+    parts = torch.split(beta, PART)
+    return torch.cat([lip_opening(model.vertices(template, part)) for part in parts])
 
 
 def lip_width(vertices: Tensor) -> Tensor:

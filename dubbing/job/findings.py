@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import struct
 from array import array
 from dataclasses import dataclass
 from fractions import Fraction
@@ -20,6 +21,7 @@ from dubbing.analysis import SpeakerTrack
 from dubbing.errors import UnfinishedJob
 from dubbing.geometry.fit import FaceFit
 from dubbing.media.index import FrameIndex
+from dubbing.media.output import atomic_output, disk_errors
 from dubbing.motion import RATE, REACH, Motion
 from dubbing.report import FaceTrackFacts, StageTime, join_pass_through, save_bytes
 
@@ -114,12 +116,19 @@ _FIT = ("alpha", "template", "beta", "pose", "error")
 
 
 def save_motion(motion: Motion, path: Path) -> None:
-    """Write a whole motion by atomic rename.
+    """Write a whole motion by atomic rename, in safetensors' format (the length of a JSON header,
+    the header, the values), without a copy of its hundreds of megabytes in memory.
 
     Raises:
-        OutputUnwritable, DiskFull: see `save_bytes`.
+        DiskFull: no room left.
     """
-    _save(path, {"lower": motion.lower.cpu()}, {"format": FORMAT})
+    values = motion.lower.cpu().contiguous().numpy().astype("<f4", copy=False)
+    place = {"dtype": "F32", "shape": values.shape, "data_offsets": [0, values.nbytes]}
+    header = json.dumps({"__metadata__": {"format": FORMAT}, "lower": place}).encode()
+    header += b" " * (-len(header) % 8)
+    with atomic_output(path) as part, disk_errors(path), part.open("wb") as file:
+        file.write(struct.pack("<Q", len(header)) + header)
+        file.write(values.data)
 
 
 def load_motion(path: Path, start: float, stop: float) -> Motion:

@@ -206,6 +206,8 @@ class VideoWriter:
         for packet in packets:
             if packet.pts is not None and packet.time_base == self._time_base:
                 self._coded.append(packet.pts)
+                if packet.dts is not None and packet.dts > packet.pts:
+                    packet.dts = packet.pts  # x265 makes up the DTS of a clip of one frame
                 packet.duration = self._durations.pop(packet.pts, packet.duration)
             self._container.mux(packet)
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 LEVEL_FRAME = 512  # samples, 32 ms at 16 kHz
+PART = 8192 * LEVEL_FRAME  # samples that are copied at a time, about four minutes
 ACTIVE_SHARE = 0.99  # quantile of the frames' levels that counts as the level of the speech
 SILENCE_RMS = 1e-5  # -100 dBFS: what is weaker is silence and gets no gain
 TARGET_RMS = 0.1  # -20 dBFS
@@ -15,9 +17,13 @@ MAX_GAIN = 1000.0  # 60 dB
 def frame_levels(samples: Tensor) -> Tensor:
     """RMS of [N] samples per frame of 32 ms: [ceil(N / 512)] float32; the last is filled up with
     zeros."""
-    count = -(-samples.numel() // LEVEL_FRAME)
-    filled = F.pad(samples.float(), (0, count * LEVEL_FRAME - samples.numel()))
-    return filled.view(count, LEVEL_FRAME).square().mean(dim=1).sqrt()
+    levels = [torch.zeros(0, device=samples.device)]
+    for start in range(0, samples.numel(), PART):
+        part = samples[start : start + PART].float()
+        count = -(-part.numel() // LEVEL_FRAME)
+        filled = F.pad(part, (0, count * LEVEL_FRAME - part.numel()))
+        levels.append(filled.view(count, LEVEL_FRAME).square().mean(dim=1).sqrt())
+    return torch.cat(levels)
 
 
 def quantile(values: Tensor, share: float) -> float:
@@ -39,12 +45,13 @@ def is_silent(samples: Tensor) -> bool:
     return active_rms(samples) < SILENCE_RMS
 
 
-def normalise_level(samples: Tensor) -> Tensor:
-    """[N] samples brought to -20 dBFS where they are loud, by one gain of at most 60 dB.
-
-    The result is not limited to full scale. Silence comes back unchanged.
-    """
+def level_gain(samples: Tensor) -> float:
+    """The factor, at most 60 dB, that brings [N] samples to -20 dBFS where they are loud; 1 for
+    silence."""
     level = active_rms(samples)
-    if level < SILENCE_RMS:
-        return samples.float()
-    return samples.float() * min(TARGET_RMS / level, MAX_GAIN)
+    return 1.0 if level < SILENCE_RMS else min(TARGET_RMS / level, MAX_GAIN)
+
+
+def normalise_level(samples: Tensor) -> Tensor:
+    """[N] samples times their `level_gain`; the result is not limited to full scale."""
+    return samples.float() * level_gain(samples)

@@ -58,11 +58,13 @@ class SileroVad(nn.Module):
         self.lstm = nn.LSTM(STATE, STATE, batch_first=True)
         self.head = nn.Conv1d(STATE, 1, 1)
 
-    def forward(self, samples: Tensor) -> Tensor:
+    def forward(self, samples: Tensor, gain: float = 1.0) -> Tensor:
         """Speech probability per window.
 
         Args:
-            samples: [N] float32, 16 kHz mono, full scale 1.0.
+            samples: [N] float32, 16 kHz mono, full scale 1.0; only BLOCK_WINDOWS are copied at a
+                time.
+            gain: by which they are multiplied.
 
         Returns:
             [ceil(N / 512)] float32 in 0..1; the last window is filled up with zeros.
@@ -70,12 +72,14 @@ class SileroVad(nn.Module):
         windows = -(-samples.numel() // VAD_WINDOW)
         if windows == 0:
             return samples.new_zeros(0)
-        filled = F.pad(samples, (CONTEXT, windows * VAD_WINDOW - samples.numel()))
-        frames = filled.unfold(0, VAD_WINDOW + CONTEXT, VAD_WINDOW)
         state = None
         outputs = []
         for first in range(0, windows, BLOCK_WINDOWS):
-            hidden = self._window_features(frames[first : first + BLOCK_WINDOWS])
+            start = first * VAD_WINDOW - CONTEXT
+            stop = min(first + BLOCK_WINDOWS, windows) * VAD_WINDOW
+            part = samples[max(start, 0) : stop] * gain
+            filled = F.pad(part, (max(-start, 0), max(stop - samples.numel(), 0)))
+            hidden = self._window_features(filled.unfold(0, VAD_WINDOW + CONTEXT, VAD_WINDOW))
             hidden, state = self.lstm(hidden[None], state)
             logits = self.head(F.relu(hidden).transpose(1, 2))
             outputs.append(torch.sigmoid(logits)[0, 0])

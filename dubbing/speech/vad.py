@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dubbing.errors import OptionInvalid
-from dubbing.speech.level import frame_levels, is_silent, normalise_level, quantile
+from dubbing.speech.level import frame_levels, is_silent, level_gain, quantile
 from dubbing.speech.silero import SAMPLE_RATE, VAD_WINDOW, load_silero
 
 ENTER = 0.5  # probability at which speech begins
@@ -42,7 +42,7 @@ def speech_probability(samples: Tensor) -> Tensor:
     samples = samples.detach().to("cpu", torch.float32)
     if is_silent(samples):
         return torch.zeros(-(-samples.numel() // VAD_WINDOW))
-    probability: Tensor = load_silero()(normalise_level(samples))
+    probability: Tensor = load_silero()(samples, level_gain(samples))
     return probability
 
 

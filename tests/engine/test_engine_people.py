@@ -140,7 +140,8 @@ def talking(dubber: Dubber, motion: Motion, frames: int, x: float, number: int) 
     points[:, :468] = apply_pose(template + moved, pose)
     track = FaceTrack(number, 0)
     track.frames = list(range(frames))
-    track.landmarks = list(points.numpy())
+    for shown in points.numpy():
+        track.landmarks.append(shown)
     return track
 
 
