@@ -5,23 +5,22 @@ from __future__ import annotations
 import functools
 import json
 import logging
-import signal
 import sys
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from importlib.metadata import version as installed_version
 from pathlib import Path
-from types import FrameType
 from typing import Annotated, Any, cast
 
 import typer
 
 from dubbing.console import shown_progress
-from dubbing.errors import Cancelled, DubbingError, Terminated
+from dubbing.errors import DubbingError
 from dubbing.options import DubOptions, check_device_name
 from dubbing.options_cli import with_options
+from dubbing.progress import ProgressCallback
+from dubbing.stopping import StopSignals
 from dubbing.training.options import (
     GeometryTrainOptions,
     PrepareOptions,
@@ -69,25 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
-class _TerminationAsked(KeyboardInterrupt):
-    """SIGTERM, on the way that Ctrl-C takes: past every handler of ordinary exceptions."""
-
-
-@contextmanager
-def _termination_raised() -> Iterator[None]:
-    """Let SIGTERM end the block by an exception, so that it cleans up as after Ctrl-C."""
-
-    def stop(number: int, frame: FrameType | None) -> None:
-        raise _TerminationAsked
-
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may handle signals
-        return
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+_signals = StopSignals()
 
 
 def _cancellable(command: Callable[..., None]) -> Callable[..., None]:
@@ -96,20 +77,17 @@ def _cancellable(command: Callable[..., None]) -> Callable[..., None]:
 
     @functools.wraps(command)
     def run(*positional: Any, **values: Any) -> None:
-        try:
-            with _termination_raised():
-                command(*positional, **values)
-        except KeyboardInterrupt as stop:
-            error: Cancelled
-            if isinstance(stop, _TerminationAsked):
-                error = Terminated("asked to end; no output was written")
-            else:
-                error = Cancelled("stopped from the keyboard; no output was written")
-            for note in getattr(stop, "__notes__", ()):
-                error.add_note(note)
-            raise error from stop
+        with _signals:
+            command(*positional, **values)
 
     return run
+
+
+@contextmanager
+def _progress(quiet: bool) -> Iterator[ProgressCallback]:
+    """Progress shown on stderr; it also ends a job that has been asked to stop."""
+    with shown_progress(sys.stderr, quiet=quiet) as progress:
+        yield _signals.watched(progress)
 
 
 @app.command("run", no_args_is_help=True)
@@ -134,7 +112,7 @@ def run_command(
 
     dubber = Dubber.from_pretrained(checkpoint, device=device)
     prepared = Persona.load(persona) if persona else None
-    with shown_progress(sys.stderr, quiet=quiet) as progress:
+    with _progress(quiet) as progress:
         report = dubber.dub(
             video, audio, output, options=options, persona=prepared, progress=progress
         )
@@ -169,7 +147,7 @@ def persona_command(
     from dubbing.dubber import Dubber
 
     dubber = Dubber.from_pretrained(checkpoint, device=device)
-    with shown_progress(sys.stderr, quiet=quiet) as progress:
+    with _progress(quiet) as progress:
         persona = dubber.prepare(video, options=options, progress=progress)
         persona.save(output)
     if not quiet:
@@ -199,7 +177,7 @@ def inspect_command(
     from dubbing.inspection_view import print_facts, save_inspection
 
     dubber = Dubber.from_pretrained(checkpoint, device=device)
-    with shown_progress(sys.stderr, quiet=quiet) as progress:
+    with _progress(quiet) as progress:
         inspection = dubber.inspect(video, progress=progress)
     facts = inspection.to_dict()
     saved = save_inspection(facts, inspection.preview, output_dir or Path(f"{video.stem}-inspect"))
@@ -237,7 +215,7 @@ def demo_command(
     check_device_name(device)
     from dubbing.demo import run_demo
 
-    with shown_progress(sys.stderr, quiet=quiet) as progress:
+    with _progress(quiet) as progress:
         report = run_demo(output, device=device, checkpoint=checkpoint, progress=progress)
     if not quiet:
         typer.echo(f"speaker: {report.video.path}")

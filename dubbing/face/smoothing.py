@@ -26,6 +26,7 @@ EYELIDS = (
     33, 7, 163, 144, 145, 153, 154, 155, 133, 173, 157, 158, 159, 160, 161, 246, 263, 249, 390, 373,
     374, 380, 381, 382, 362, 398, 384, 385, 386, 387, 388, 466,
 )  # fmt: skip
+PART = 2000  # frames whose vertices are in memory at a time
 POSE_LIMIT = 0.002  # the same over the skull's vertices, for the pose
 
 
@@ -49,25 +50,41 @@ def calm_expression(model: MorphableModel, template: Tensor, beta: Tensor) -> Te
     """Expressions [T, E] of a track with less jitter; in no frame the lips' opening or width change
     by more than about 1 % of their range, or 0.00075 outer-eye distances where that is more."""
     mean = time_mean(beta)
+    parts = [
+        _changes(model, template, old, new)
+        for old, new in zip(beta.split(PART), mean.split(PART), strict=True)
+    ]
+    excess, seen, changed = (torch.cat(column) for column in zip(*parts, strict=True))
+    allowed = LIPS_SHARE * (seen.quantile(0.98, dim=0) - seen.quantile(0.02, dim=0))
+    lips = (changed / allowed.clamp_min(LIPS_FLOOR)).amax(1)
+    return drawn_nearer(beta, mean, torch.maximum(excess, lips))
+
+
+def _changes(
+    model: MorphableModel, template: Tensor, beta: Tensor, mean: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Of frames [T] that go from `beta` to `mean`: the way of lips and eyelids in limits [T], the
+    lips' opening and width before [T, 2], and how much these change [T, 2]."""
     before, after = model.vertices(template, beta), model.vertices(template, mean)
     shift = after - before
     excess = torch.maximum(
         _spread(shift[:, list(LIPS)]) / LIPS_LIMIT, _spread(shift[:, list(EYELIDS)]) / EYELIDS_LIMIT
     )
-    for measure in (lip_opening, lip_width):
-        seen = measure(before)
-        allowed = LIPS_SHARE * (seen.quantile(0.98) - seen.quantile(0.02))
-        changed = (measure(after) - seen).abs()
-        excess = torch.maximum(excess, changed / allowed.clamp_min(LIPS_FLOOR))
-    return drawn_nearer(beta, mean, excess)
+    measures = (lip_opening, lip_width)
+    seen = torch.stack([measure(before) for measure in measures], -1)
+    then = torch.stack([measure(after) for measure in measures], -1)
+    return excess, seen, (then - seen).abs()
 
 
 def calm_pose(model: MorphableModel, pose: Tensor) -> Tensor:
     """Poses [T, 6] of a track with less jitter; the skull moves by at most half of POSE_LIMIT."""
     mean = time_mean(pose)
     skull = model.mean[list(RIGID)]
-    shift = (apply_pose(skull, mean) - apply_pose(skull, pose))[..., :2]
-    return drawn_nearer(pose, mean, _spread(shift) / pose[:, 3].exp() / POSE_LIMIT)
+    away = [
+        _spread((apply_pose(skull, new) - apply_pose(skull, old))[..., :2])
+        for old, new in zip(pose.split(PART), mean.split(PART), strict=True)
+    ]
+    return drawn_nearer(pose, mean, torch.cat(away) / pose[:, 3].exp() / POSE_LIMIT)
 
 
 def _spread(shift: Tensor) -> Tensor:

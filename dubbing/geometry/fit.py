@@ -8,15 +8,20 @@ this person's face and not only its nearest point in the basis.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from dubbing.face.smoothing import calm_expression, calm_pose
 from dubbing.geometry.morphable import MorphableModel, lip_opening
-from dubbing.geometry.pose import align, apply_pose, remove_pose
+from dubbing.geometry.pose import align_depth, apply_pose, at_depth, remove_pose
 from dubbing.geometry.topology import INNER_LIPS, LIPS, RIGID
+
+PART = 2000  # frames whose vertices are in memory at a time
 
 
 @dataclass(frozen=True)
@@ -55,30 +60,80 @@ class FaceFit:
     error: Tensor
 
 
+class Landmarks(Protocol):
+    """Landmarks [T, >=468, 3] of a track: a tensor, or rows that are read from a file."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: slice) -> Any: ...
+
+
 @torch.inference_mode(False)  # a caller's mode must not stop the optimisation
 @torch.enable_grad()
 def fit_track(
     model: MorphableModel,
-    landmarks: Tensor,
+    landmarks: Landmarks,
     options: FitOptions | None = None,
     template: Tensor | None = None,
 ) -> FaceFit:
     """Fit `model` to landmarks [T, >=468, 3] of consecutive frames (pixels, z as x).
 
-    With `template` [V, 3] the neutral face is taken as known (same speaker, another clip).
+    With `template` [V, 3] the neutral face is taken as known (same speaker, another clip). What is
+    kept of a frame is its result: vertices exist for PART frames at a time only.
     """
     options = options or FitOptions()
-    points = landmarks[:, : model.mean.shape[0]].clone().to(model.mean)
-    alpha, neutral, beta, pose, points = _initial(model, points, options, template)
-    solver = _ExpressionSolver(model, options.ridge)
-    beta = solver(remove_pose(points, pose) - neutral)
+    points = _Points(model, landmarks)
+    alpha, neutral, beta, pose = _initial(model, points, options, template)
     beta, pose = _optimise_windows(model, neutral, points, beta, pose, options)
     if options.calm:
         beta, pose = calm_expression(model, neutral, beta), calm_pose(model, pose)
-    projected = apply_pose(model.vertices(neutral, beta), pose)
-    height = 2 * pose[:, 3].exp()
-    error = (projected - points)[..., :2].norm(dim=-1).mean(1) / height
-    return FaceFit(alpha, neutral, beta, pose, error)
+    errors = []
+    for part in points.parts():
+        projected = apply_pose(model.vertices(neutral, beta[part]), pose[part])
+        height = 2 * pose[part, 3].exp()
+        errors.append((projected - points[part])[..., :2].norm(dim=-1).mean(1) / height)
+    return FaceFit(alpha, neutral, beta, pose, torch.cat(errors))
+
+
+class _Points:
+    """A track's landmarks [T, V, 3] on the model's device, some frames at a time.
+
+    Attributes:
+        depth: [T] that is taken off each frame's, so that `remove_pose` is exact.
+    """
+
+    def __init__(self, model: MorphableModel, landmarks: Landmarks):
+        self._model, self._landmarks = model, landmarks
+        self.depth = torch.zeros(len(landmarks)).to(model.mean)
+
+    def __len__(self) -> int:
+        return len(self._landmarks)
+
+    def parts(self) -> Iterator[slice]:
+        """The frames, PART at a time."""
+        for start in range(0, len(self), PART):
+            yield slice(start, min(start + PART, len(self)))
+
+    def __getitem__(self, part: slice) -> Tensor:
+        rows = torch.as_tensor(self._landmarks[part])
+        points = rows[:, : self._model.mean.shape[0]].to(self._model.mean)
+        return at_depth(points, self.depth[part])
+
+    def flat(self, part: slice, pose: Tensor) -> Tensor:
+        """Canonical points of those frames under the poses [T, 6] of all."""
+        return remove_pose(self[part], pose[part])
+
+    def aligned(self, model: Callable[[slice], Tensor]) -> Tensor:
+        """Poses [T, 6] against canonical vertices of each part; sets `depth` to fit them."""
+        rigid = rigid_weights(self._model)
+        poses, depths = [], []
+        self.depth = torch.zeros_like(self.depth)
+        for part in self.parts():
+            pose, depth = align_depth(self[part], model(part), rigid)
+            poses.append(pose)
+            depths.append(depth)
+        self.depth = torch.cat(depths)
+        return torch.cat(poses)
 
 
 class _ExpressionSolver:
@@ -111,26 +166,32 @@ def rigid_weights(model: MorphableModel) -> Tensor:
 
 
 def _initial(
-    model: MorphableModel, points: Tensor, options: FitOptions, template: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Alternate closed-form pose, shape and expression."""
-    rigid = rigid_weights(model)
+    model: MorphableModel, points: _Points, options: FitOptions, template: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Alternate closed-form pose, shape and expression: (alpha, neutral face, beta, pose)."""
     solver = _ExpressionSolver(model, options.ridge)
     neutral = model.mean if template is None else template
     alpha = torch.zeros(len(model.shape)).to(model.mean)
     beta = torch.zeros(len(points), len(model.expression)).to(model.mean)
-    pose, shifted = align(points, neutral, rigid)
     for _ in range(3):
-        pose, shifted = align(points, model.vertices(neutral, beta), rigid)
-        flat = remove_pose(shifted, pose)
+        pose = points.aligned(partial(_under, model, neutral, beta))
         if template is None:
-            opening = lip_opening(flat)
-            closed = opening <= opening.quantile(options.closed_share)
-            neutral_seen = flat[closed].mean(0)
-            alpha = _shape_of(model, neutral_seen, options.ridge)
-            neutral = neutral_seen
-        beta = solver(flat - neutral)
-    return alpha, neutral, beta, pose, shifted
+            neutral = _neutral_seen(points, pose, options.closed_share)
+            alpha = _shape_of(model, neutral, options.ridge)
+        beta = torch.cat([solver(points.flat(part, pose) - neutral) for part in points.parts()])
+    return alpha, neutral, beta, pose
+
+
+def _under(model: MorphableModel, neutral: Tensor, beta: Tensor, part: slice) -> Tensor:
+    return model.vertices(neutral, beta[part])
+
+
+def _neutral_seen(points: _Points, pose: Tensor, closed_share: float) -> Tensor:
+    """Mean canonical points [V, 3] of the frames with the least open lips."""
+    opening = torch.cat([lip_opening(points.flat(part, pose)) for part in points.parts()])
+    closed = opening <= opening.quantile(closed_share)
+    total = sum(points.flat(part, pose)[closed[part]].sum(0) for part in points.parts())
+    return torch.as_tensor(total) / closed.sum()
 
 
 def _shape_of(model: MorphableModel, neutral: Tensor, ridge: float) -> Tensor:
@@ -144,7 +205,7 @@ def _shape_of(model: MorphableModel, neutral: Tensor, ridge: float) -> Tensor:
 def _optimise_windows(
     model: MorphableModel,
     neutral: Tensor,
-    points: Tensor,
+    points: _Points,
     beta: Tensor,
     pose: Tensor,
     options: FitOptions,

@@ -75,6 +75,17 @@ def align(points: Tensor, model: Tensor, weights: Tensor) -> tuple[Tensor, Tenso
     Returns:
         pose [T, 6], and `points` with their depth shifted so that `remove_pose` is exact.
     """
+    pose, depth = align_depth(points, model, weights)
+    return pose, at_depth(points, depth)
+
+
+def at_depth(points: Tensor, depth: Tensor) -> Tensor:
+    """Points [T, V, 3] with `depth` [T] taken off their z."""
+    return torch.cat([points[..., :2], points[..., 2:] - depth[:, None, None]], -1)
+
+
+def align_depth(points: Tensor, model: Tensor, weights: Tensor) -> tuple[Tensor, Tensor]:
+    """As `align`, but with the depth [T] by which the points are to be shifted in their place."""
     w = weights / weights.sum()
     model = model.expand_as(points)
     centre_p = (points * w[:, None]).sum(1, keepdim=True)
@@ -88,5 +99,4 @@ def align(points: Tensor, model: Tensor, weights: Tensor) -> tuple[Tensor, Tenso
     scale = (s * flip).sum(-1) / (m.square() * w[:, None]).sum((1, 2))
     shift = centre_p - scale[:, None, None] * (centre_m @ rotation.transpose(1, 2))
     pose = torch.cat([rotation_vector(rotation), scale.log()[:, None], shift[:, 0, :2]], -1)
-    depth = torch.cat([torch.zeros_like(shift[..., :2]), shift[..., 2:]], -1)
-    return pose, points - depth
+    return pose, shift[:, 0, 2]
