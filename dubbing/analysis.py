@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dubbing.errors import NoFaceFound
+from dubbing.face.rows import face_sides
 from dubbing.face.tracker import FaceTrack, FaceTracker
-from dubbing.geometry.fit import FaceFit, fit_track
+from dubbing.geometry.fit import FaceFit, Landmarks, fit_track
 from dubbing.geometry.morphable import MorphableModel
 from dubbing.geometry.pose import yaw_pitch_roll
 from dubbing.media.reader import VideoReader
@@ -110,21 +111,18 @@ def fit_speaker(
     Raises:
         NoFaceFound: no frame is usable.
     """
-    first = torch.from_numpy(chosen.stacked())
-    fits = [fit_track(model, first, template=template)]
+    fits = [fit_track(model, chosen.landmarks, template=template)]
     own = fits[0].template
-    tracks, marks = [chosen], [first]
+    tracks = [chosen]
     taken = set(chosen.frames)
     for track in sorted(faces.tracks, key=lambda t: -t.weight):
         if len(track.frames) < MIN_SAME_FRAMES or taken & set(track.frames):
             continue
-        landmarks = torch.from_numpy(track.stacked())
-        distance = (fit_track(model, landmarks).template - own).norm(dim=-1).mean()
+        distance = (fit_track(model, track.landmarks).template - own).norm(dim=-1).mean()
         if distance > SAME_FACE:
             continue
-        fits.append(fit_track(model, landmarks, template=own))
+        fits.append(fit_track(model, track.landmarks, template=own))
         tracks.append(track)
-        marks.append(landmarks)
         taken |= set(track.frames)
     fit = FaceFit(
         fits[0].alpha,
@@ -133,7 +131,11 @@ def fit_speaker(
         torch.cat([f.pose for f in fits]),
         torch.cat([f.error for f in fits]),
     )
-    bad = frame_faults(fit, torch.cat(marks))
+    bad = [
+        fault
+        for own_fit, track in zip(fits, tracks, strict=True)
+        for fault in frame_faults(own_fit, track.landmarks)
+    ]
     seen = [(frame, track.id) for track in tracks for frame in track.frames]
     reasons = dict.fromkeys(range(faces.frames), NO_FACE)
     for (frame, _), fault in zip(seen, bad, strict=True):
@@ -153,10 +155,9 @@ def fit_speaker(
     )
 
 
-def frame_faults(fit: FaceFit, landmarks: Tensor) -> list[str]:
+def frame_faults(fit: FaceFit, landmarks: Landmarks) -> list[str]:
     """Why each fitted frame can't be dubbed, "" where it can."""
-    low, high = landmarks[..., :2].amin(1), landmarks[..., :2].amax(1)
-    side = (high - low).amax(1)
+    side = face_sides(landmarks)
     yaw = yaw_pitch_roll(fit.pose)[:, 0].abs()
     out = []
     for s, y, e in zip(side.tolist(), yaw.tolist(), fit.error.tolist(), strict=True):

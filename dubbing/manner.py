@@ -18,6 +18,7 @@ MIN_FRAMES = 15  # with an open mouth; fewer show no manner
 MAX_RATIO = 2.0  # of the spreads
 OPEN = 0.18  # of the opening's range (5 to 95 % of the frames): from here on the mouth is open
 WIDE = 0.3  # of that range: from here on the change is whole, below it fades to none at closure
+PART = 10_000  # frames whose vertices are moved at a time
 SPEECH = 0.5  # gate above which a frame counts as speech
 
 
@@ -28,6 +29,7 @@ def match_manner(
     gate: Tensor,
     own: Tensor,
     strength: float = 1.0,
+    out: Tensor | None = None,
 ) -> Tensor:
     """Made motion with mean and spread of its open mouths at the speaker's own.
 
@@ -36,6 +38,7 @@ def match_manner(
         gate: [N] 0..1, where somebody speaks.
         own: [F, E] expressions of the speaker.
         strength: of the style: 0 changes nothing, 1 is the speaker's own manner.
+        out: where the result goes, which may be `lower` itself; None: a new tensor.
 
     Returns:
         [N, L, 3]; `lower` itself where the mouth opens too seldom to show a manner.
@@ -58,7 +61,11 @@ def match_manner(
     share = strength * int(spoken.sum()) / (int(spoken.sum()) + PRIOR)
     change = (own[real_open].mean(0) - mean) + (made - mean) * (ratio - 1)
     fade = (openness / WIDE).clamp(0, 1)[:, None]
-    moved: Tensor = lower + (share * fade * (change @ basis)).view_as(lower)
+    moved = torch.empty_like(lower) if out is None else out
+    for start in range(0, len(lower), PART):
+        part = slice(start, start + PART)
+        step = share * fade[part] * (change[part] @ basis)
+        torch.add(lower[part], step.view_as(lower[part]), out=moved[part])
     return moved
 
 

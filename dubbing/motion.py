@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -10,7 +11,13 @@ from torch import Tensor
 from dubbing.geometry.morphable import MorphableModel
 from dubbing.manner import match_manner
 from dubbing.models.geometry_net import GeometryNet
-from dubbing.speech.features import SpeechFeatureExtractor, crossfade, to_rate, window_spans
+from dubbing.speech.features import (
+    FEATURE_RATE,
+    SpeechFeatureExtractor,
+    crossfade,
+    to_rate,
+    window_spans,
+)
 from dubbing.speech.vad import speech_envelope
 
 RATE = 25  # Hz of the motion model
@@ -43,18 +50,42 @@ class Motion:
         return torch.lerp(*held, place - left)
 
 
-def frame_features(features: Tensor, times: Tensor, stretch: float = 1.0) -> Tensor:
+def frame_features(features: Tensor, times: Tensor, stretch: float = 1.0, first: int = 0) -> Tensor:
     """Speech features for motion frames: two per frame, 10 ms before and after its middle.
 
     Args:
         features: [T50, D] at 50 Hz; times: [T] seconds of the frames.
         stretch: the sound of a moment t lies at t / stretch.
+        first: number of the first feature, where they are a piece of a longer track.
 
     Returns:
         [2 T, D].
     """
     pairs = times[:, None] + torch.tensor([-0.01, 0.01], dtype=times.dtype)
-    return to_rate(features, pairs.flatten() / stretch)
+    return to_rate(features, pairs.flatten() / stretch, first=first)
+
+
+class _FeatureStream:
+    """Speech features of a track for windows of motion frames that go forwards; those that lie
+    before the window are forgotten."""
+
+    def __init__(self, blocks: Iterator[Tensor]):
+        self._blocks = blocks
+        self._held = next(blocks)
+        self._first = 0
+
+    def window(self, times: Tensor) -> Tensor:
+        """`frame_features` of the frames at `times` [T], ascending: [2 T, D]."""
+        start, stop = (round(float(times[k]) * FEATURE_RATE) for k in (0, -1))
+        while self._first + len(self._held) < stop + 3:
+            block = next(self._blocks, None)
+            if block is None:
+                break
+            self._held = torch.cat([self._held, block])
+        gone = min(max(start - 3 - self._first, 0), len(self._held) - 1)
+        if gone:
+            self._held, self._first = self._held[gone:].clone(), self._first + gone
+        return frame_features(self._held, times, first=self._first)
 
 
 @torch.inference_mode()
@@ -84,20 +115,21 @@ def drive(
     count = max(int(duration * RATE) + 2, 2)
     times = torch.arange(count, dtype=torch.float64) / RATE
     device = net.mean.device
-    audio = frame_features(features.encode(samples), times).float().to(device)
+    gate = speech_envelope(samples, times).to(device)
+    stream = _FeatureStream(features.blocks(samples))
 
     def window(start: int, end: int) -> Tensor:
-        out: Tensor = net(audio[None, 2 * start : 2 * end], style[None], template[None])
+        audio = stream.window(times[start:end]).float().to(device)
+        out: Tensor = net(audio[None], style[None], template[None])
         return out[0].flatten(1)
 
     spans = window_spans(count, WINDOW, OVERLAP)
     flat = crossfade(((s, window(s, e)) for s, e in spans), count, OVERLAP, device)
     lower = flat.view(count, -1, 3)
-    gate = speech_envelope(samples, times).to(device)
     if own is not None:
-        lower = match_manner(model, lower, net.lower, gate, own, strength)
+        match_manner(model, lower, net.lower, gate, own, strength, out=lower)
     resting = model.expression_vertices(rest)[net.lower]
-    return Motion(resting + gate[:, None, None] * (lower - resting))
+    return Motion(lower.sub_(resting).mul_(gate[:, None, None]).add_(resting))
 
 
 def merged_vertices(

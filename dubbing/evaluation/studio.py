@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cache, cached_property
 from pathlib import Path
@@ -67,6 +68,10 @@ class RememberedFeatures:
         if key not in self._known:
             self._known[key] = self._features.encode(samples)
         return self._known[key]
+
+    def blocks(self, samples: Tensor) -> Iterator[Tensor]:
+        """See `SpeechFeatureExtractor`."""
+        yield self.encode(samples)
 
 
 @dataclass(frozen=True)

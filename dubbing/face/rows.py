@@ -6,7 +6,7 @@ import os
 import tempfile
 import weakref
 from collections.abc import Iterator
-from typing import overload
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,6 +46,15 @@ class _Spill:
 
     def get(self, place: int, size: int) -> bytes:
         return os.pread(self._file.fileno(), size, place)
+
+
+def face_sides(landmarks: Any) -> Rows:
+    """Longer side [T] in pixels of the box around landmarks [T, N, >=2], array, tensor or rows."""
+    sides = [np.zeros(0, np.float32)]
+    for start in range(0, len(landmarks), BLOCK):
+        points = np.asarray(landmarks[start : start + BLOCK])[..., :2]
+        sides.append((points.max(1) - points.min(1)).max(1))
+    return np.concatenate(sides)
 
 
 class LandmarkRows:
@@ -96,7 +105,8 @@ class LandmarkRows:
         block, offset = divmod(place, BLOCK)
         if block == len(self._places):
             return self._latest[offset]
-        return self._block(block)[offset]
+        row: Rows = self._block(block)[offset]
+        return row
 
     def __iter__(self) -> Iterator[Rows]:
         return (self[k] for k in range(len(self)))

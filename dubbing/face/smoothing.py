@@ -52,7 +52,7 @@ def calm_expression(model: MorphableModel, template: Tensor, beta: Tensor) -> Te
     mean = time_mean(beta)
     parts = [
         _changes(model, template, old, new)
-        for old, new in zip(beta.split(PART), mean.split(PART), strict=True)
+        for old, new in zip(torch.split(beta, PART), torch.split(mean, PART), strict=True)
     ]
     excess, seen, changed = (torch.cat(column) for column in zip(*parts, strict=True))
     allowed = LIPS_SHARE * (seen.quantile(0.98, dim=0) - seen.quantile(0.02, dim=0))
@@ -82,7 +82,7 @@ def calm_pose(model: MorphableModel, pose: Tensor) -> Tensor:
     skull = model.mean[list(RIGID)]
     away = [
         _spread((apply_pose(skull, new) - apply_pose(skull, old))[..., :2])
-        for old, new in zip(pose.split(PART), mean.split(PART), strict=True)
+        for old, new in zip(torch.split(pose, PART), torch.split(mean, PART), strict=True)
     ]
     return drawn_nearer(pose, mean, torch.cat(away) / pose[:, 3].exp() / POSE_LIMIT)
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from dubbing.face.closing import Closing
 from dubbing.face.detector import FaceBox, FaceDetector
 from dubbing.face.landmarks import FaceMesher, landmark_box
+from dubbing.face.rows import LandmarkRows, face_sides
 from dubbing.face.shots import ShotDetector
 
 DETECT_EVERY = 10  # frames between full detections while every track is held
@@ -25,7 +26,7 @@ class FaceTrack:
     id: int
     shot: int
     frames: list[int] = field(default_factory=list)
-    landmarks: list[NDArray[np.float32]] = field(default_factory=list)
+    landmarks: LandmarkRows = field(default_factory=LandmarkRows)
 
     @property
     def box(self) -> FaceBox:
@@ -34,7 +35,7 @@ class FaceTrack:
     @property
     def mean_side(self) -> float:
         """Mean side of the face box in pixels."""
-        return float(np.mean([landmark_box(p).side for p in self.landmarks]))
+        return float(face_sides(self.landmarks).mean())
 
     @property
     def weight(self) -> float:
@@ -42,8 +43,8 @@ class FaceTrack:
         return self.mean_side**2 * len(self.frames)
 
     def stacked(self) -> NDArray[np.float32]:
-        """Landmarks [T, 478, 3]."""
-        return np.stack(self.landmarks)
+        """Landmarks [T, 478, 3], all at once: 5.7 kB per frame."""
+        return self.landmarks[:]
 
 
 class FaceTracker(Closing):

@@ -39,6 +39,10 @@ class SpeechFeatureExtractor(Protocol):
         """[N] samples at 16 kHz -> [T50, feature_dim] at 50 Hz."""
         ...
 
+    def blocks(self, samples: Tensor) -> Iterator[Tensor]:
+        """The rows of `encode` in order, as many at a time as suits the extractor."""
+        ...
+
 
 def window_spans(total: int, window: int, overlap: int) -> list[tuple[int, int]]:
     """Evenly spaced spans (start, end) of equal length that cover `total` frames.
@@ -179,7 +183,6 @@ class SpeechFeatures:
         """Channels of one feature: the encoder's width for each hidden layer."""
         return self.encoder.config.width * len(self.hidden_layers)
 
-    @torch.no_grad()
     def encode(self, samples: Tensor) -> Tensor:
         """Features of a whole speech track.
 
@@ -187,8 +190,17 @@ class SpeechFeatures:
             samples: [N] float32, 16 kHz mono, full scale 1.0; any device.
 
         Returns:
-            [T50, feature_dim] float32 on the encoder's device, T50 = ceil((N // 160) / 2). Memory
-            beyond samples, log-mel and result is that of `BATCH` windows.
+            [T50, feature_dim] float32 on the encoder's device, T50 = ceil((N // 160) / 2).
+
+        Raises:
+            AudioUnusable: too few samples.
+        """
+        return torch.cat(list(self.blocks(samples)))
+
+    @torch.no_grad()
+    def blocks(self, samples: Tensor) -> Iterator[Tensor]:
+        """The features of `encode`, some seconds at a time, in order. Memory beyond samples and
+        log-mel is that of `BATCH` windows.
 
         Raises:
             AudioUnusable: too few samples.
@@ -197,9 +209,10 @@ class SpeechFeatures:
         mel = log_mel(samples.to(parameter.device))
         total = (mel.shape[1] + 1) // 2
         centres = list(range(0, total - 1 + self.hop, self.hop))
-        joined = torch.zeros(total, self.feature_dim, device=parameter.device)
         offsets = torch.arange(-self.hop + 1, self.hop, device=parameter.device)
         ramp = (1.0 - offsets.abs() / self.hop)[:, None]
+        base = 0  # place of joined[0]
+        joined = torch.zeros((BATCH + 1) * self.hop, self.feature_dim, device=parameter.device)
         for k in range(0, len(centres), BATCH):
             batch = centres[k : k + BATCH]
             half = self.window // 2
@@ -212,24 +225,33 @@ class SpeechFeatures:
             for c, row in zip(batch, rows, strict=True):
                 first, last = max(c - self.hop + 1, 0), min(c + self.hop, total)
                 begin = first - (c - self.hop + 1)
-                joined[first:last] += row[begin : begin + last - first]
-        return joined
+                joined[first - base : last - base] += row[begin : begin + last - first]
+            done = min(batch[-1] + 1, total)  # the next window adds nothing before
+            yield joined[: done - base].clone()
+            rest = joined[done - base :].clone()
+            joined.zero_()
+            joined[: len(rest)] = rest
+            base = done
 
 
-def to_rate(features: Tensor, times: Tensor, centre_s: float = FEATURE_CENTRE_S) -> Tensor:
+def to_rate(
+    features: Tensor, times: Tensor, centre_s: float = FEATURE_CENTRE_S, first: int = 0
+) -> Tensor:
     """Features at given times by linear interpolation (the projection "to the video frame rate").
 
     Args:
-        features: [T50, D] at 50 Hz; feature k belongs to the time k / 50 + `centre_s`.
+        features: [T50, D] at 50 Hz; feature k belongs to the time (first + k) / 50 + `centre_s`.
         times: [T] in seconds from the start of the audio, any order and spacing.
         centre_s: time of feature 0 in seconds.
+        first: number of the first feature, where they are a piece of a longer track.
 
     Returns:
         [T, D] in the features' type; before the first and after the last feature their values.
     """
     places = (times.to(features.device, torch.float64) - centre_s) * FEATURE_RATE
-    places = places.clamp(0.0, features.shape[0] - 1)
+    last = first + features.shape[0] - 1
+    places = places.clamp(first, last)
     left = places.floor().long()
-    right = (left + 1).clamp(max=features.shape[0] - 1)
+    right = (left + 1).clamp(max=last)
     share = (places - left).to(features.dtype)[:, None]
-    return torch.lerp(features[left], features[right], share)
+    return torch.lerp(features[left - first], features[right - first], share)

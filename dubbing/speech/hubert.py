@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from http.client import HTTPException
 from pathlib import Path
 from pickle import UnpicklingError
@@ -141,6 +141,10 @@ class HubertFeatures(nn.Module):
             return self.forward(samples[None, start * STRIDE : end * STRIDE])[0]
 
         return encode_spans(total, window, overlap, encode_span, parameter.device)
+
+    def blocks(self, samples: Tensor) -> Iterator[Tensor]:
+        """The features of `encode` at once."""
+        yield self.encode(samples)
 
 
 def _check_length(samples: Tensor) -> None:

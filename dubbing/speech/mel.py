@@ -11,7 +11,6 @@ import functools
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from dubbing.errors import AudioUnusable
@@ -85,16 +84,26 @@ def log_mel(samples: Tensor) -> Tensor:
             f"the audio has only {samples.shape[-1]} samples at 16 kHz",
             hint="give at least 0.2 s of speech",
         )
-    padded = F.pad(samples.float(), (WINDOW // 2, WINDOW // 2), mode="reflect")
     filters = mel_filters().to(samples.device)
     window = torch.hann_window(WINDOW, device=samples.device)
-    blocks = []
+    logs = torch.empty(len(samples), MEL_BINS, frames, device=samples.device)
     for first in range(0, frames, BLOCK_FRAMES):
         last = min(first + BLOCK_FRAMES, frames)
-        part = padded[:, first * HOP : (last - 1) * HOP + WINDOW]
+        part = _around(samples, first * HOP - WINDOW // 2, (last - 1) * HOP + WINDOW // 2)
         spectrum = torch.stft(part, WINDOW, HOP, window=window, center=False, return_complex=True)
         power = filters @ (spectrum.real.square() + spectrum.imag.square())
-        blocks.append(power.clamp_(min=FLOOR).log10_())
-    logs = torch.cat(blocks, dim=-1)
+        logs[..., first:last] = power.clamp_(min=FLOOR).log10_()
     floor = logs.amax(dim=(1, 2), keepdim=True) - DYNAMIC_RANGE
-    return (torch.maximum(logs, floor) + 4.0) / 4.0
+    return torch.maximum(logs, floor, out=logs).add_(4.0).div_(4.0)
+
+
+def _around(samples: Tensor, start: int, stop: int) -> Tensor:
+    """Samples [B, N] from `start` to `stop` in float32, reflected at both ends."""
+    before, after = max(-start, 0), max(stop - samples.shape[-1], 0)
+    inner = samples[:, max(start, 0) : stop].float()
+    if before:
+        inner = torch.cat([samples[:, 1 : before + 1].flip(-1).float(), inner], -1)
+    if after:
+        tail = samples[:, -after - 1 : -1].flip(-1).float()
+        inner = torch.cat([inner, tail], -1)
+    return inner

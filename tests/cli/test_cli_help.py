@@ -51,7 +51,7 @@ def test_help_of_run_has_the_options_outside_the_dataclass(
     assert "provenance" not in text  # no switch takes the marking away
 
 
-@pytest.mark.parametrize("command", ["persona", "inspect", "demo", "version"])
+@pytest.mark.parametrize("command", ["persona", "inspect", "clean", "demo", "version"])
 def test_each_command_has_help(capsys: pytest.CaptureFixture[str], command: str) -> None:
     assert command in help_text(capsys, command)
 
