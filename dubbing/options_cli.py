@@ -4,31 +4,35 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import MISSING, Field, fields
 from typing import Any, get_type_hints
 
 import typer
 
 
-def with_options(kind: type) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def with_options(
+    kind: type, parameter: str = "options", leave_out: Sequence[str] = ()
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Decorator: give a command one option per field of the dataclass `kind`.
 
-    The command takes the built instance as its keyword argument `options`. Fields without a
-    default become required options. Types and ranges beyond int, float, bool and path are the
-    dataclass's own business: it raises OptionInvalid when it is built.
+    The command takes the built instance as its keyword argument `parameter`. Fields without a
+    default become required options; those of `leave_out` keep their default. Types and ranges
+    beyond int, float, bool and path are the dataclass's own business: it raises OptionInvalid when
+    it is built.
     """
     hints = get_type_hints(kind)
-    names = [item.name for item in fields(kind)]
+    offered = [item for item in fields(kind) if item.name not in leave_out]
+    names = [item.name for item in offered]
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(command)
         def run(**values: Any) -> None:
             options = kind(**{name: values.pop(name) for name in names})
-            command(**values, options=options)
+            command(**values, **{parameter: options})
 
         own = inspect.signature(command, eval_str=True).parameters.values()
-        kept = [p for p in own if p.name != "options"]
+        kept = [p for p in own if p.name != parameter]
         made = [
             inspect.Parameter(
                 item.name,
@@ -36,7 +40,7 @@ def with_options(kind: type) -> Callable[[Callable[..., None]], Callable[..., No
                 default=_typer_option(item, hints[item.name]),
                 annotation=hints[item.name],
             )
-            for item in fields(kind)
+            for item in offered
         ]
         params = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in kept] + made
         run.__signature__ = inspect.Signature(params)  # type: ignore[attr-defined]

@@ -180,10 +180,20 @@ def resolve(checkpoint: str | Path) -> Path:
     return folder
 
 
+def checkpoint_hashes(checkpoint: str | Path) -> dict[str, str]:
+    """The SHA-256 of every part.
+
+    Raises:
+        CheckpointNotFound: see `resolve`.
+    """
+    folder = resolve(checkpoint)
+    return {k: _digest(folder / f"{k}.safetensors") for k in KINDS}
+
+
 def load_engine(checkpoint: str | Path, device: torch.device) -> EngineWeights:
     """Load all parts of a checkpoint folder onto `device`."""
     folder = resolve(checkpoint)
-    digests = {k: _digest(folder / f"{k}.safetensors") for k in KINDS}
+    digests = checkpoint_hashes(folder)
     return EngineWeights(
         load_morphable(folder / f"{MORPHABLE}.safetensors").to(device),
         load_speech_encoder(folder / f"{SPEECH}.safetensors").to(device),
