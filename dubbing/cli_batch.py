@@ -37,7 +37,7 @@ batch = typer.Typer(
 
 
 @batch.command(RUN, no_args_is_help=True)
-@with_options(DubOptions, leave_out=("report",))
+@with_options(DubOptions, leave_out=("report", "resume", "clean"))
 @with_options(BatchOptions, "batch_options")
 def run_command(
     jobs: Annotated[

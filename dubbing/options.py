@@ -77,7 +77,7 @@ def _check_type(name: str, value: object, hint: Any) -> None:
 
 
 def _check_range(name: str, value: Any, low: float | None, high: float | None) -> None:
-    if low is None and high is None:
+    if value is None or (low is None and high is None):
         return
     below = low is not None and not value >= low  # "not >=" also refuses a NaN
     above = high is not None and not value <= high

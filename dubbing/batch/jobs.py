@@ -19,7 +19,8 @@ from dubbing.options import DubOptions, from_dict, to_dict
 
 NEEDED = ("video", "audio", "output")
 FILES = ("video", "audio", "persona", "style")  # inputs, relative to the folder of the jobs file
-OPTIONS = {item.name for item in dataclasses.fields(DubOptions)} - {"style", "report"}
+NOT_HERE = ("resume", "clean")  # options of a single run; a batch has its own resume
+OPTIONS = {item.name for item in dataclasses.fields(DubOptions)} - {"style", "report", *NOT_HERE}
 WORDS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 
@@ -61,7 +62,8 @@ class Job:
     def digest(self) -> str:
         """16 hex digits that tell this job from any other; `overwrite` changes no result."""
         values = self.to_dict()
-        del values["options"]["overwrite"]
+        for name in ("overwrite", *NOT_HERE):
+            del values["options"][name]
         text = json.dumps(values, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 

@@ -62,6 +62,14 @@ class BatchOptions:
         low=0.0,
         high=3600.0,
     )
+    segment_minutes: float | None = option(
+        "Results longer than this are rendered by several workers, segment by segment. Default: "
+        "those longer than the mean share of a worker. 0 shares all.",
+        None,
+        reason="one long video should not keep one worker busy while the others have nothing to do",
+        low=0.0,
+        high=100_000.0,
+    )
     resume: bool = option(
         "Go on with the batch that was begun in the output folder: what is done and unchanged is "
         "kept, what failed or was cut off is done again.",

@@ -9,6 +9,7 @@ from typing import Any
 from dubbing.batch import storage
 from dubbing.batch.identity import input_identity
 from dubbing.batch.jobs import Job
+from dubbing.batch.sharing import pieces, result_seconds
 from dubbing.batch.state import DONE, BatchState, JobState
 from dubbing.batch.tasks import describe
 from dubbing.errors import DubbingError, OutputUnwritable
@@ -17,7 +18,7 @@ from dubbing.errors import DubbingError, OutputUnwritable
 @dataclass(frozen=True)
 class Plan:
     """Attributes:
-    jobs: all of them; todo: those to do now, jobs of one video next to each other.
+    jobs: all of them; todo: those to do now, the longest first.
     again: names of jobs that were done, but whose result or inputs are not what they were.
     refused: errors of jobs whose place is taken by another file, by name.
     """
@@ -26,11 +27,12 @@ class Plan:
     todo: list[Job]
     again: list[str]
     refused: dict[str, dict[str, Any]]
+    seconds: dict[str, float]
 
-    def may_replace(self, job: Job, state: BatchState) -> bool:
-        """Whether a file at the job's place may be replaced: the user allows it, or the batch
-        itself put it there."""
-        return job.options.overwrite or job.output in state.owned
+    @property
+    def pieces(self) -> int:
+        """About how many workers could be busy at once."""
+        return sum(pieces(job, self.seconds.get(job.output, 0.0)) for job in self.todo)
 
 
 def make_plan(jobs: Sequence[Job], folder: str, state: BatchState) -> Plan:
@@ -55,8 +57,11 @@ def make_plan(jobs: Sequence[Job], folder: str, state: BatchState) -> Plan:
             refused[job.output] = describe(error)
             continue
         todo.append(job)
-    todo.sort(key=lambda job: job.video)  # its file, once read, is likely still in memory
-    return Plan(list(jobs), todo, again, refused)
+    known_lengths = {job.output: result_seconds(job) for job in todo}
+    seconds = {name: length for name, length in known_lengths.items() if length is not None}
+    # a long job that comes last keeps one worker busy alone; those of one video stay together
+    todo.sort(key=lambda job: (-seconds.get(job.output, 0.0), job.video))
+    return Plan(list(jobs), todo, again, refused, seconds)
 
 
 def _unchanged(job: Job, known: JobState, place: str) -> bool:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict
+from dataclasses import replace as replaced
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +19,10 @@ from dubbing.batch.journal import Journal, read_journal
 from dubbing.batch.options import BatchOptions
 from dubbing.batch.personas import persona_key, persona_tasks
 from dubbing.batch.plan import Plan, make_plan
+from dubbing.batch.sharing import shared_jobs
 from dubbing.batch.state import BatchState, apply, replay
 from dubbing.batch.summary import Summary, summarise
-from dubbing.batch.tasks import DUB, Result, Task, WorkerSetup
+from dubbing.batch.tasks import DUB, PLAN, SEGMENT, Result, Task, WorkerSetup
 from dubbing.errors import BatchInvalid, InputNotFound, OptionInvalid, OutputUnwritable
 from dubbing.report import save_bytes
 from dubbing.weights import checkpoint_hashes
@@ -78,19 +81,17 @@ def run_batch(
             options={k: str(v) for k, v in asdict(options).items()},
         )  # fmt: skip
         scratch = hidden / "work"
-        _empty(scratch)
-        try:
-            batch.refuse(plan)
-            if plan.todo:
-                setup = WorkerSetup(checkpoint, device, options.threads, str(scratch))
-                if storage.is_url(folder) and options.engine == "ray":
-                    setup = WorkerSetup(checkpoint, device, options.threads, None)
-                with choose_engine(setup, options, len(plan.todo)) as engine:
-                    batch.note("ready", workers=engine.workers)
-                    batch.work(engine, plan)
-            batch.note("end")
-        finally:
-            shutil.rmtree(scratch, ignore_errors=True)
+        _keep(scratch, {job.digest for job in plan.todo})
+        batch.refuse(plan)
+        if plan.todo:
+            here = not storage.is_url(folder) or options.engine == "local"
+            setup = WorkerSetup(checkpoint, device, options.threads, str(scratch) if here else None)
+            with choose_engine(setup, options, plan.pieces) as engine:
+                batch.note("ready", workers=engine.workers)
+                batch.work(engine, plan, share=here)
+        batch.note("end")
+        with suppress(OSError):  # what failed and may pass has left its work there
+            scratch.rmdir()
         summary = summarise(state)
         save_bytes(hidden / SUMMARY, summary.to_json().encode())
     return summary
@@ -133,9 +134,15 @@ class _Batch:
         for name, error in plan.refused.items():
             self._finish(Result(name, "", 0.0, error=error), 0)
 
-    def work(self, engine: Engine, plan: Plan) -> None:
-        """Personas that several jobs share first, then the jobs."""
+    def work(self, engine: Engine, plan: Plan, share: bool) -> None:
+        """Personas that several jobs share come first, then short jobs as a whole and the plans of
+        long ones, then the segments of the long ones, which are joined at last."""
         personas, failed = self._personas(engine, plan)
+        shared = set()
+        if share:
+            shared = shared_jobs(
+                plan.seconds, plan.todo, engine.workers, self.options.segment_minutes
+            )
         tasks = []
         for job in plan.todo:
             key = persona_key(job)
@@ -143,14 +150,35 @@ class _Batch:
                 self._finish(Result(job.output, "", 0.0, error=failed[key]), 0)
                 continue
             place = storage.join(self.folder, job.output)
-            replace = plan.may_replace(job, self.state)
-            tasks.append(Task(DUB, job.output, job.to_dict(), place, replace, personas.get(key)))
+            replace = job.options.overwrite or job.output in self.state.owned
+            kind = PLAN if job.output in shared else DUB
+            tasks.append(Task(kind, job.output, job.to_dict(), place, replace, personas.get(key)))
+        by_key = {task.key: task for task in tasks}
+        segments: list[Task] = []
+        joins: list[Task] = []
         for result, attempt, final in self._tries(engine, tasks, begins=True):
-            if final:
-                self._finish(result, attempt)
+            task = by_key[result.key]
+            if task.kind == PLAN and result.error is None:
+                joins.append(replaced(task, kind=DUB))
+                segments += [
+                    replaced(task, kind=SEGMENT, key=f"{task.key}#{number}", number=number)
+                    for number in result.facts["missing"]
+                ]
             else:
-                self.note("retry", job=result.key, attempt=attempt, worker=result.worker,
-                          error=result.error)  # fmt: skip
+                self._ended(result, attempt, final)
+        for result, _, _ in self._tries(engine, segments, begins=False):
+            # what failed is done, or told, by the task that joins them
+            self.note("segment", segment=result.key, worker=result.worker, facts=result.facts,
+                      error=result.error)  # fmt: skip
+        for result, attempt, final in self._tries(engine, joins, begins=True):
+            self._ended(result, attempt, final)
+
+    def _ended(self, result: Result, attempt: int, final: bool) -> None:
+        if final:
+            self._finish(result, attempt)
+        else:
+            self.note("retry", job=result.key, attempt=attempt, worker=result.worker,
+                      error=result.error)  # fmt: skip
 
     def _personas(
         self, engine: Engine, plan: Plan
@@ -231,7 +259,9 @@ def _state_folder(folder: str, options: BatchOptions) -> Path:
     return Path(folder) / HIDDEN
 
 
-def _empty(folder: Path) -> None:
-    """Remove what workers that were killed left behind."""
-    shutil.rmtree(folder, ignore_errors=True)
+def _keep(folder: Path, names: set[str]) -> None:
+    """Remove from a folder what killed workers left there, but for `names`."""
     folder.mkdir(parents=True, exist_ok=True)
+    for left in folder.iterdir():
+        if left.name not in names:
+            shutil.rmtree(left, ignore_errors=True)

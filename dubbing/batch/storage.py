@@ -11,6 +11,7 @@ import hashlib
 import os
 import posixpath
 import shutil
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -129,20 +130,25 @@ def read_bytes(location: str) -> bytes:
 
 
 def fetch(location: str, folder: Path) -> Path:
-    """A local path with the content of `location`: itself, or a copy in `folder`.
+    """A local path with the content of `location`: itself, or a copy below `folder`. A copy that
+    is there already and still the same is not made again.
 
     Raises:
         InputNotFound, StorageFailed: a URL's object is not there, or does not arrive.
     """
     if not is_url(location):
         return Path(location)
-    folder.mkdir(parents=True, exist_ok=True)
-    target = folder / base_name(location)
     with _storage_errors(location):
         store, path = url_to_fs(location)
         if not store.isfile(path):
             raise InputNotFound("no such file", path=location)
-        store.get_file(path, str(target))
+        version = hashlib.sha256(str(store.checksum(path)).encode()).hexdigest()[:16]
+        target = folder / version / base_name(location)
+        if not target.is_file():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryDirectory(dir=target.parent) as part:
+                store.get_file(path, f"{part}/whole")
+                os.replace(f"{part}/whole", target)
     return target
 
 

@@ -7,25 +7,24 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from dubbing.errors import DubbingError
-
-DUB, PERSONA = "dub", "persona"
-
-PERMANENT = frozenset(
-    {
-        "InputNotFound",
-        "NotAVideo",
-        "NoAudioStream",
-        "AudioUnusable",
-        "NoFaceFound",
-        "OutputUnwritable",
-        "OptionInvalid",
-        "PersonaInvalid",
-        "CheckpointNotFound",
-        "CheckpointCorrupt",
-    }
+from dubbing.errors import (
+    DiskFull,
+    DubbingError,
+    InputChanged,
+    MediaFailed,
+    OutputBusy,
+    StorageFailed,
+    UnfinishedJob,
+    WorkerDied,
 )
-"""Failures that the same inputs meet again: they are not tried again within a run."""
+
+DUB, PERSONA, PLAN, SEGMENT = "dub", "persona", "plan", "segment"
+
+PASSING = (
+    DiskFull, InputChanged, MediaFailed, OutputBusy, StorageFailed, UnfinishedJob, WorkerDied
+)  # fmt: skip
+"""Failures that another try may not meet; so may every exception that is not the engine's own.
+All others lie in the job itself: they are not tried again within a run."""
 
 
 @dataclass(frozen=True)
@@ -33,12 +32,14 @@ class Task:
     """One piece of work.
 
     Attributes:
-        kind: DUB or PERSONA.
+        kind: DUB a whole job (or what is left of it), PERSONA a speaker that jobs share; PLAN what
+            comes before the first frame of a job, SEGMENT one of its segments after that.
         key: names the task within its batch.
         job: `Job.to_dict()` of the job; a persona's task has one of the jobs that share it.
         target: where the result goes.
         replace: whether a file there may be replaced.
-        persona: location of a prepared persona, for DUB.
+        persona: location of a prepared persona, for DUB and PLAN.
+        number: of the SEGMENT.
     """
 
     kind: str
@@ -47,6 +48,7 @@ class Task:
     target: str
     replace: bool = False
     persona: str | None = None
+    number: int = -1
 
     def to_json(self) -> str:
         return json.dumps(dataclasses.asdict(self))
@@ -85,8 +87,8 @@ class WorkerSetup:
     Attributes:
         checkpoint, device: see `Dubber.from_pretrained`.
         threads: processor threads for the networks and OpenCV.
-        scratch: folder for files that are not finished, on the disk of the results where that is
-            a local one; None for the system's folder for temporary files.
+        scratch: folder for work that is not finished, seen by all workers; None where there is
+            none, then each has its own temporary files.
     """
 
     checkpoint: str
@@ -102,6 +104,6 @@ def describe(error: BaseException, trace: str = "") -> dict[str, Any]:
         "kind": kind,
         "message": str(error) or kind,
         "exit_code": error.exit_code if isinstance(error, DubbingError) else 1,
-        "permanent": kind in PERMANENT,
+        "permanent": isinstance(error, DubbingError) and not isinstance(error, PASSING),
     }
     return described | ({"trace": trace} if trace else {})

@@ -171,6 +171,23 @@ def test_a_killed_batch_goes_on_where_it_was(inputs: Path, tmp_path: Path) -> No
     assert {p.name for p in output.iterdir()} == {HIDDEN, "a1.mp4", "b2.mp4"}
 
 
+def test_segments_of_a_long_job_by_two_workers_make_the_same_file(
+    inputs: Path, tmp_path: Path
+) -> None:
+    line = ["--preset", "ultrafast", "--segment-seconds", "0.1", "--device", "cpu", "--quiet"]
+    job = {"video": str(inputs / "b.mp4"), "audio": str(inputs / "two.flac"), "output": "b2.mp4"}
+    jobs = write_jobs(tmp_path / "jobs.jsonl", [job])
+    output = tmp_path / "out"
+    files = [str(jobs), "--output-dir", str(output), "--workers", "2", "--threads", "1"]
+    assert main(["batch", *files, *line]) == 0
+    segments = records(output, "segment")
+    assert len(segments) == 4 and all(r["error"] is None for r in segments)
+    assert len({r["worker"] for r in segments}) == 2
+    alone = tmp_path / "alone.mp4"
+    assert main(["run", job["video"], job["audio"], "-o", str(alone), *line]) == 0
+    assert (output / "b2.mp4").read_bytes() == alone.read_bytes()
+
+
 def test_inputs_and_results_at_urls(inputs: Path, tmp_path: Path) -> None:
     job = {
         "video": f"file://{inputs}/a.mp4",

@@ -117,7 +117,6 @@ def test_what_changed_is_done_again(
     plan = make_plan([job], str(tmp_path / "results"), done)
     assert plan.todo == [job]
     assert plan.again == ([] if change == "options" else ["out.mp4"])
-    assert plan.may_replace(job, done)
 
 
 def test_a_file_of_somebody_else_is_left_alone(tmp_path: Path, job: Job) -> None:
