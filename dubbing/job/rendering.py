@@ -18,8 +18,9 @@ from dubbing.job.segments import SegmentRecord, Span
 from dubbing.media.reader import VideoReader
 from dubbing.media.timeline import OutputFrame, OutputPlan, iter_plan
 from dubbing.media.writer import VideoWriter
+from dubbing.overlap import done_behind, made_ahead
 from dubbing.report import join_pass_through
-from dubbing.stream import AHEAD, DubbedFrames, StreamFrame
+from dubbing.stream import AHEAD, DoneFrame, DubbedFrames, StreamFrame
 
 if TYPE_CHECKING:
     from dubbing.dubber import Dubber
@@ -111,12 +112,17 @@ class SegmentRenderer:
         )
         passed: dict[int, str] = {}
         first = job.pts[span.start]
-        with VideoWriter(
+        writer = VideoWriter(
             path, reader.video, options.codec, crf=float(options.crf), preset=options.preset
-        ) as writer:
-            for done in frames.run(planned, span.start, span.stop):
-                ticks = max(round(done.source.duration / reader.time_base), 1)
-                writer.write(done.frame, done.source.pts - first, ticks)
+        )
+
+        def encode(done: DoneFrame) -> None:
+            ticks = max(round(done.source.duration / reader.time_base), 1)
+            writer.write(done.frame, done.source.pts - first, ticks)
+
+        with writer, made_ahead(planned) as decoded, done_behind(encode) as encoded:
+            for done in frames.run(decoded, span.start, span.stop):
+                encoded(done)
                 if done.reason:
                     passed[done.source.number] = done.reason
                 advance()
