@@ -159,6 +159,8 @@ class _Batch:
         for result, attempt, final in self._tries(engine, tasks, begins=True):
             task = by_key[result.key]
             if task.kind == PLAN and result.error is None:
+                self.note("planned", job=task.key, worker=result.worker, seconds=result.seconds,
+                          facts=result.facts)  # fmt: skip
                 joins.append(replaced(task, kind=DUB))
                 segments += [
                     replaced(task, kind=SEGMENT, key=f"{task.key}#{number}", number=number)
@@ -168,8 +170,8 @@ class _Batch:
                 self._ended(result, attempt, final)
         for result, _, _ in self._tries(engine, segments, begins=False):
             # what failed is done, or told, by the task that joins them
-            self.note("segment", segment=result.key, worker=result.worker, facts=result.facts,
-                      error=result.error)  # fmt: skip
+            self.note("segment", segment=result.key, worker=result.worker,
+                      seconds=result.seconds, facts=result.facts, error=result.error)  # fmt: skip
         for result, attempt, final in self._tries(engine, joins, begins=True):
             self._ended(result, attempt, final)
 
@@ -178,7 +180,7 @@ class _Batch:
             self._finish(result, attempt)
         else:
             self.note("retry", job=result.key, attempt=attempt, worker=result.worker,
-                      error=result.error)  # fmt: skip
+                      seconds=result.seconds, error=result.error)  # fmt: skip
 
     def _personas(
         self, engine: Engine, plan: Plan
@@ -191,7 +193,8 @@ class _Batch:
         for result, _, final in self._tries(engine, tasks, begins=False):
             if result.error is None:
                 ready[result.key] = targets[result.key]
-                self.note("persona", key=result.key, worker=result.worker, facts=result.facts)
+                self.note("persona", key=result.key, worker=result.worker, seconds=result.seconds,
+                          facts=result.facts)  # fmt: skip
             elif final:
                 failed[result.key] = result.error
         return ready, failed

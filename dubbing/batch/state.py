@@ -29,13 +29,14 @@ class JobState:
 
 @dataclass
 class Run:
-    """One start of the command: times of day in seconds, and what it did itself."""
+    """One start of the command and what it did itself: `began` and `last` are the times of day, in
+    seconds, when its first task began and its last one ended."""
 
     engine: str
     workers: int
     kept: int  # jobs that were done before and are unchanged
-    began: float
-    last: float
+    began: float | None = None
+    last: float = 0.0
     done: int = 0
     frames: int = 0
     ended: bool = False
@@ -73,7 +74,7 @@ def apply(state: BatchState, record: Record) -> None:
         for name in record["again"]:
             state.jobs[name] = JobState(state.jobs[name].digest)
         kept = sum(job.status == DONE for job in state.jobs.values())
-        state.run = Run(record["engine"], record["workers"], kept, record["time"], record["time"])
+        state.run = Run(record["engine"], record["workers"], kept)
     elif kind == "persona":
         state.personas[record["key"]] = record["facts"]
     elif kind == "begin":
@@ -90,12 +91,15 @@ def apply(state: BatchState, record: Record) -> None:
 
 
 def _count(run: Run, record: Record) -> None:
-    if record["kind"] != "end":  # nor is ending the workers
+    kind = record["kind"]
+    if kind == "ready":
+        run.workers = record["workers"]
+    elif kind == "end":
+        run.ended = True
+    elif "seconds" in record:  # a task that ended; loading the networks is not part of the pace
+        start = record["time"] - record["seconds"]
+        run.began = start if run.began is None else min(run.began, start)
         run.last = record["time"]
-    if record["kind"] == "ready":  # loading the networks is not part of the pace
-        run.began, run.workers = record["time"], record["workers"]
-    elif record["kind"] == "done":
+    if kind == "done":
         run.done += 1
         run.frames += record["facts"]["frames"]
-    elif record["kind"] == "end":
-        run.ended = True

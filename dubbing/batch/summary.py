@@ -57,7 +57,7 @@ def summarise(state: BatchState) -> Summary:
         if job.status == FAILED
     ]
     run = state.run
-    seconds = run.last - run.began if run else 0.0
+    seconds = run.last - run.began if run and run.began is not None else 0.0
     pace = 1 / seconds if run and seconds > 0 else 0.0
     return Summary(
         jobs=len(state.jobs),

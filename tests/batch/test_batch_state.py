@@ -137,8 +137,8 @@ def test_summary_of_a_journal() -> None:
         {**base, "time": 0.0, "workers": 0},
         {"kind": "ready", "time": 10.0, "workers": 2},
         {"kind": "begin", "time": 10.0, "jobs": list(jobs), "attempt": 1},
-        {"kind": "done", "time": 15.0, "job": "a", "facts": facts},
-        {"kind": "failed", "time": 20.0, "job": "b", "error": error},
+        {"kind": "done", "time": 15.0, "seconds": 5.0, "job": "a", "facts": facts},
+        {"kind": "failed", "time": 20.0, "seconds": 4.0, "job": "b", "error": error},
     ]
     summary = summarise(replay(records))
     assert (summary.jobs, summary.done, summary.failed, summary.waiting) == (4, 1, 1, 2)
@@ -149,12 +149,12 @@ def test_summary_of_a_journal() -> None:
         *records,
         {**base, "time": 100.0, "workers": 0},
         {"kind": "begin", "time": 101.0, "jobs": ["b", "c", "d"], "attempt": 1},
-        *({"kind": "done", "time": 105.0, "job": k, "facts": facts} for k in "bcd"),
+        *({"kind": "done", "time": 105.0, "seconds": 4.0, "job": k, "facts": facts} for k in "bcd"),
         {"kind": "end", "time": 200.0},
     ]
     summary = summarise(replay(resumed))
     assert (summary.done, summary.kept, summary.exit_code, summary.ended) == (4, 1, 0, True)
-    assert summary.jobs_per_hour == 3 * 3600 / 5
+    assert summary.jobs_per_hour == 3 * 3600 / 4
 
 
 def test_many_failures_stay_an_exit_code() -> None:
