@@ -38,7 +38,7 @@ from dubbing.job.job import Job, resumed_job
 from dubbing.job.rendering import SegmentRenderer
 from dubbing.media.audio import audio_duration, check_speech, load_speech
 from dubbing.media.containers import check_video_codec
-from dubbing.media.encoders import video_encoder
+from dubbing.media.encoders import check_encoder, video_encoder
 from dubbing.media.output import check_output
 from dubbing.media.probe import require_audio, require_video
 from dubbing.media.reader import VideoReader
@@ -267,6 +267,7 @@ class Dubber:
         require_video(video)
         require_audio(audio)
         check_video_codec(target, str(video_encoder(options.codec).canonical_name))
+        check_encoder(options.codec)
         with held_state(target, resume=options.resume, clean=options.clean) as folder:
             if folder.planned:
                 described = self._describe(video, audio, options, persona)

@@ -12,7 +12,8 @@ from typing import Any, TypeVar, get_args, get_type_hints
 from dubbing.errors import OptionInvalid
 
 LENGTHS = ("audio", "video", "shortest", "longest")
-CODECS = ("libx264", "libx265", "libsvtav1", "libvpx-vp9", "ffv1")
+NVENC = ("h264_nvenc", "hevc_nvenc", "av1_nvenc")
+CODECS = ("libx264", "libx265", "libsvtav1", "libvpx-vp9", "ffv1", *NVENC)
 PRESETS = (
     "ultrafast",
     "superfast",
@@ -159,7 +160,7 @@ class DubOptions:
         reason="it costs up to the length of the clip and helps some speakers only",
     )
     codec: str = option(
-        "Picture codec of the result.",
+        "Picture codec of the result; those of nvenc encode on an NVIDIA card that has an encoder.",
         "libx264",
         reason="plays everywhere, and every build of ffmpeg has it",
         choices=CODECS,
