@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 from pathlib import Path
-from types import FrameType
 from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
 
 from dubbing.batch.options import BatchOptions
-from dubbing.errors import Cancelled, OptionInvalid
+from dubbing.errors import OptionInvalid
 from dubbing.options import DubOptions, check_device_name
 from dubbing.options_cli import with_options
+from dubbing.stopping import StopSignals
 
 RUN = "run"
 
@@ -91,8 +90,7 @@ def run_command(
         todo = read_jobs(jobs, options)
     else:
         raise OptionInvalid("two folders and --pair belong together")
-    signal.signal(signal.SIGTERM, _stop)
-    try:
+    with StopSignals("what is done is kept, --resume goes on"):
         summary = run_batch(
             todo,
             output_dir,
@@ -101,8 +99,6 @@ def run_command(
             device=device,
             listener=None if quiet else JobLines(sys.stderr),
         )
-    except KeyboardInterrupt as stop:
-        raise Cancelled("stopped; what is done is kept", hint="--resume goes on") from stop
     if as_json:
         typer.echo(summary.to_json(), nl=False)
     elif not quiet:
@@ -128,7 +124,3 @@ def status_command(
         typer.echo(summary.to_json(), nl=False)
     else:
         print_summary(summary, sys.stdout)
-
-
-def _stop(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt

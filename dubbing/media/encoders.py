@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from typing import Any
 
 import av
 
@@ -89,7 +90,7 @@ def check_encoder(codec: str) -> None:
     video_encoder(codec)
     if not codec.endswith("_nvenc"):
         return
-    context = av.CodecContext.create(codec, "w")
+    context: Any = av.CodecContext.create(codec, "w")
     context.width = context.height = 256
     context.pix_fmt, context.time_base = "yuv420p", Fraction(1, 25)
     try:
