@@ -57,8 +57,7 @@ def make_plan(jobs: Sequence[Job], folder: str, state: BatchState) -> Plan:
             refused[job.output] = describe(error)
             continue
         todo.append(job)
-    known_lengths = {job.output: result_seconds(job) for job in todo}
-    seconds = {name: length for name, length in known_lengths.items() if length is not None}
+    seconds = result_seconds(todo)
     # a long job that comes last keeps one worker busy alone; those of one video stay together
     todo.sort(key=lambda job: (-seconds.get(job.output, 0.0), job.video))
     return Plan(list(jobs), todo, again, refused, seconds)

@@ -81,6 +81,7 @@ class RayEngine:
             wanted = self._workers or worker_count(this_machine(), self._on_gpu)
             self._workers = min(wanted, self._tasks)
             ray.init(
+                address="local",  # not the cluster that RAY_ADDRESS may name
                 num_cpus=self._workers * threads + FREE_CPUS, include_dashboard=False,
                 logging_level=logging.ERROR, log_to_driver=False,
             )  # fmt: skip

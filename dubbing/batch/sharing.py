@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 
 from dubbing.batch import storage
 from dubbing.batch.jobs import Job
@@ -10,23 +11,29 @@ from dubbing.errors import DubbingError
 from dubbing.media.probe import probe
 
 
-def result_seconds(job: Job) -> float | None:
-    """Length of the result as the headers of the inputs tell it; None where they don't, are not
-    on a local disk, or can't be read (the job itself will say so)."""
-    lengths: dict[str, float] = {}
-    for name, location in (("video", job.video), ("audio", job.audio)):
-        if storage.is_url(location):
-            return None
+def result_seconds(jobs: Sequence[Job]) -> dict[str, float]:
+    """Lengths of the results, by name, as the headers of the inputs tell them.
+
+    Left out are jobs whose inputs don't tell, are not on a local disk, or can't be read (the job
+    itself will say so).
+    """
+
+    @cache  # many jobs share one video
+    def length(location: str) -> float | None:
         try:
-            seconds = probe(location).duration
+            seconds = None if storage.is_url(location) else probe(location).duration
         except DubbingError:
             return None
-        if seconds is None:
-            return None
-        lengths[name] = float(seconds)
-    choose = {"audio": lengths["audio"], "video": lengths["video"],
-              "shortest": min(lengths.values()), "longest": max(lengths.values())}  # fmt: skip
-    return choose[job.options.length]
+        return None if seconds is None else float(seconds)
+
+    found = {}
+    for job in jobs:
+        video, audio = length(job.video), length(job.audio)
+        if video is not None and audio is not None:
+            choose = {"audio": audio, "video": video, "shortest": min(video, audio),
+                      "longest": max(video, audio)}  # fmt: skip
+            found[job.output] = choose[job.options.length]
+    return found
 
 
 def shared_jobs(

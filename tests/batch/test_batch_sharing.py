@@ -51,10 +51,13 @@ def test_length_of_the_result(inputs: Path, length: str) -> None:
     job = Job(
         str(inputs / "a.mp4"), str(inputs / "one.flac"), "a.mp4", options=DubOptions(length=length)
     )
-    assert result_seconds(job) == pytest.approx(0.4, abs=0.02)
-    assert result_seconds(replace(job, audio="memory://one.flac")) is None
-    assert result_seconds(replace(job, video=str(inputs / "absent.mp4"))) is None
-    assert result_seconds(replace(job, audio=str(inputs / "text.wav"))) is None
+    assert result_seconds([job]) == {"a.mp4": pytest.approx(0.4, abs=0.02)}
+    unknown = [
+        replace(job, audio="memory://one.flac"),
+        replace(job, video=str(inputs / "absent.mp4")),
+        replace(job, audio=str(inputs / "text.wav")),
+    ]
+    assert result_seconds(unknown) == {}
 
 
 def test_pieces() -> None:
