@@ -39,6 +39,7 @@ from dubbing.job.rendering import SegmentRenderer
 from dubbing.media.audio import audio_duration, check_speech, load_speech
 from dubbing.media.containers import check_video_codec
 from dubbing.media.encoders import check_encoder, video_encoder
+from dubbing.media.hardware import check_decoder
 from dubbing.media.output import check_output
 from dubbing.media.probe import require_audio, require_video
 from dubbing.media.reader import VideoReader
@@ -133,7 +134,8 @@ class Dubber:
             NoFaceFound: no usable face, or not the chosen one.
         """
         options = options or DubOptions()
-        with VideoReader(video) as reader:
+        check_decoder(options.decoder)
+        with VideoReader(video, decoder=options.decoder) as reader:
             persona = self._prepare(reader, options, progress)[0]
             return self._adapted(reader, persona, progress) if options.adapt else persona
 
@@ -268,6 +270,7 @@ class Dubber:
         require_audio(audio)
         check_video_codec(target, str(video_encoder(options.codec).canonical_name))
         check_encoder(options.codec)
+        check_decoder(options.decoder)
         with held_state(target, resume=options.resume, clean=options.clean) as folder:
             if folder.planned:
                 described = self._describe(video, audio, options, persona)
@@ -370,7 +373,7 @@ class Dubber:
         """Persona, tracks and motion of a new job, saved in its folder."""
         options = described.dub_options
         clock = _Clock()
-        with VideoReader(str(described.inputs[0].path)) as reader:
+        with VideoReader(described.inputs[0].path, decoder=options.decoder) as reader:
             persona, speaker, faces = self._speaker(reader, options, persona, progress, clock)
             index = reader.index
         plan = plan_output(index.times, index.duration, length, options.length)  # type: ignore[arg-type]

@@ -178,6 +178,12 @@ class DubOptions:
         reason="the encoder's own default: the networks cost more time than it does",
         choices=PRESETS,
     )
+    decoder: str = option(
+        "Where the video is decoded: by the processor, or by an NVIDIA card (nvdec).",
+        "software",
+        reason="works everywhere; a card saves processor time for the encoder",
+        choices=("software", "nvdec"),
+    )
     audio_codec: str = option(
         "Sound codec of the result; 'auto' copies the speech bit by bit where the container takes "
         "its codec, and encodes it once otherwise.",

@@ -11,6 +11,7 @@ import av
 
 from dubbing.errors import NotAVideo
 from dubbing.media import planes
+from dubbing.media.hardware import NVDEC, SOFTWARE, card_decoder
 from dubbing.media.index import FrameIndex
 from dubbing.media.opening import open_input
 from dubbing.media.probe import VideoStreamInfo
@@ -25,11 +26,14 @@ class LostPlaceError(Exception):
 class DecodeSession:
     """One open container with its decoder."""
 
-    def __init__(self, path: Path, video: VideoStreamInfo, threads: int = 0):
+    def __init__(
+        self, path: Path, video: VideoStreamInfo, threads: int = 0, decoder: str = SOFTWARE
+    ):
         self._path = path
+        self._on_card = decoder == NVDEC
         self._video = video
         self._threads = threads
-        self._container = self._stream = None  # type: Any
+        self._container = self._stream = self._decoder = None  # type: Any
         self._fresh = False
         self._open()
 
@@ -38,6 +42,9 @@ class DecodeSession:
         self._stream = self._container.streams[self._video.index]
         self._stream.thread_type = "AUTO"
         self._stream.codec_context.thread_count = self._threads
+        self._decoder = self._stream.codec_context
+        if self._on_card:
+            self._decoder = card_decoder(self._stream)
         self._fresh = True
 
     def __enter__(self) -> Self:
@@ -52,7 +59,7 @@ class DecodeSession:
         damaged = 0
         for packet in self._packets():
             try:
-                decoded = self._stream.codec_context.decode(packet)
+                decoded = self._decoder.decode(packet)
             except (av.error.InvalidDataError, av.error.EOFError) as error:
                 damaged += 1
                 log.debug("%s: a packet does not decode: %s", self._path, error)
@@ -78,12 +85,14 @@ class DecodeSession:
         if same_size and frame.format.name == video.pix_fmt:
             frame.time_base = video.time_base
             return frame
-        log.debug("%s: size or format changes inside the clip", self._path)
+        if not self._on_card:  # a card gives the same samples in a layout of its own
+            log.debug("%s: size or format changes inside the clip", self._path)
         sized = frame
         if not same_size:
             sized = frame.reformat(width=video.width, height=video.height)
         changed = planes.convert_format(sized, video.pix_fmt)
         changed.pts, changed.duration = frame.pts, frame.duration
+        changed.key_frame = frame.key_frame
         changed.time_base = video.time_base
         return changed
 

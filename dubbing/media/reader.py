@@ -18,6 +18,7 @@ import numpy.typing as npt
 from dubbing.errors import MediaFailed, NotAVideo
 from dubbing.media import planes
 from dubbing.media.decoding import DecodeSession, LostPlaceError
+from dubbing.media.hardware import SOFTWARE
 from dubbing.media.index import FrameIndex, IndexBuilder
 from dubbing.media.probe import MediaInfo, VideoStreamInfo, require_video
 
@@ -95,8 +96,12 @@ class VideoReader:
         InputNotFound, NotAVideo: see `require_video`.
     """
 
-    def __init__(self, path: str | Path, *, threads: int = 0):
-        """`threads`: decoder threads, 0 for as many as the machine has."""
+    def __init__(self, path: str | Path, *, threads: int = 0, decoder: str = SOFTWARE):
+        """
+        Args:
+            threads: decoder threads, 0 for as many as the machine has.
+            decoder: one of `hardware.DECODERS`.
+        """
         self.path = Path(path)
         self.info: MediaInfo = require_video(path)
         if self.info.video is None:
@@ -104,6 +109,7 @@ class VideoReader:
         self.video: VideoStreamInfo = self.info.video
         self.time_base: Fraction = self.video.time_base
         self._threads = threads
+        self._decoder = decoder
         self._index: FrameIndex | None = None
 
     def __enter__(self) -> Self:
@@ -155,7 +161,7 @@ class VideoReader:
             NotAVideo: not one frame decodes.
         """
         builder = IndexBuilder(self.time_base, self.video.average_rate)
-        with DecodeSession(self.path, self.video, self._threads) as session:
+        with DecodeSession(self.path, self.video, self._threads, self._decoder) as session:
             for number, frame in enumerate(session.frames()):
                 pts = builder.add(frame)
                 yield self._decoded(number, pts, frame, builder.pts[0])
@@ -172,7 +178,7 @@ class VideoReader:
             MediaFailed: the file decodes differently from the pass that numbered it.
         """
         self._check_range(start, stop)
-        with DecodeSession(self.path, self.video, self._threads) as session:
+        with DecodeSession(self.path, self.video, self._threads, self._decoder) as session:
             yield from self._run(session, start, stop)
 
     def read_indices(self, indices: Sequence[int]) -> Iterator[DecodedFrame]:
@@ -182,7 +188,7 @@ class VideoReader:
         if any(b < a for a, b in pairwise(indices)):
             raise ValueError("indices must be sorted")
         self._check_range(indices[0], indices[-1] + 1)
-        with DecodeSession(self.path, self.video, self._threads) as session:
+        with DecodeSession(self.path, self.video, self._threads, self._decoder) as session:
             groups = _grouped(sorted(set(indices)))
             wanted = iter(indices)
             target = next(wanted)
@@ -199,7 +205,7 @@ class VideoReader:
         if chunk < 1:
             raise ValueError(f"chunk must be at least 1, got {chunk}")
         self._check_range(start, stop)
-        with DecodeSession(self.path, self.video, self._threads) as session:
+        with DecodeSession(self.path, self.video, self._threads, self._decoder) as session:
             for high in range(stop, start, -chunk):
                 held = list(self._run(session, max(start, high - chunk), high))
                 while held:
