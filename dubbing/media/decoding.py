@@ -92,7 +92,6 @@ class DecodeSession:
             sized = frame.reformat(width=video.width, height=video.height)
         changed = planes.convert_format(sized, video.pix_fmt)
         changed.pts, changed.duration = frame.pts, frame.duration
-        changed.key_frame = frame.key_frame
         changed.time_base = video.time_base
         return changed
 

@@ -72,6 +72,7 @@ def test_samples_of_a_card_come_back_equal(layout: str, kept: str) -> None:
     back = convert_format(picture.reformat(format=layout), kept)
     for made, given in zip(back.planes, picture.planes, strict=True):
         assert bytes(made) == bytes(given)
+    assert back.key_frame == picture.key_frame  # places are found by it
 
 
 @pytest.mark.skipif(not has_card(), reason="no NVIDIA card here")
