@@ -38,6 +38,22 @@ class _Slot:
         self.pool = ProcessPoolExecutor(1, context, initializer=_prepare, initargs=(self.gpu,))
         return self.pool.submit(_load, self.setup)
 
+    def replace(self) -> None:
+        """Start another worker in place of one that died.
+
+        Raises:
+            WorkerDied: it ended while it loaded the networks.
+        """
+        self.pool.shutdown(wait=False)
+        self.pid = _started(self.start())
+
+    def submit(self, task: Task) -> Future[Result]:
+        try:
+            return self.pool.submit(_run, task)
+        except BrokenProcessPool:  # it died while it had nothing to do
+            self.replace()
+            return self.pool.submit(_run, task)
+
     def stop(self) -> None:
         """End the worker at once: what it holds is in the journal, or will be done again."""
         if self.pid:
@@ -92,7 +108,7 @@ class LocalEngine:
         while waiting or running:
             while waiting and idle:
                 slot, task = idle.pop(0), waiting.popleft()
-                running[slot.pool.submit(_run, task)] = slot, task
+                running[slot.submit(task)] = slot, task
             done, _ = wait(running, return_when=FIRST_COMPLETED)
             for future in done:
                 slot, task = running.pop(future)
@@ -100,8 +116,7 @@ class LocalEngine:
                     result = future.result()
                 except BrokenProcessPool:
                     result = _death(task, slot.pid)
-                    slot.pool.shutdown(wait=False)
-                    slot.pid = _started(slot.start())
+                    slot.replace()
                 idle.append(slot)
                 yield result
 

@@ -9,9 +9,12 @@ from typing import Any
 
 import av
 import numpy as np
+import torch
 
 from dubbing.demo import demo_pose, demo_puppet, demo_speech
+from dubbing.dubber import Dubber
 from dubbing.media.audio import decode_audio
+from dubbing.options import DubOptions
 
 SIZE = 256
 FRAMES = 10
@@ -51,3 +54,18 @@ def write_speech(path: Path, start: float, seconds: float = 0.4) -> Path:
 def write_jobs(path: Path, jobs: list[dict[str, Any]]) -> Path:
     path.write_text("".join(json.dumps(job) + "\n" for job in jobs))
     return path
+
+
+class Alone:
+    """What one process alone makes of a job: the reference for batches."""
+
+    def __init__(self, inputs: Path, folder: Path):
+        torch.set_num_threads(1)  # as the workers
+        self._inputs, self._folder = inputs, folder
+        self._dubber = Dubber.from_pretrained(device="cpu")
+
+    def content(self, video: str, audio: str, options: DubOptions) -> bytes:
+        """The bytes of the result."""
+        output = self._folder / "alone.mp4"
+        self._dubber.dub(self._inputs / video, self._inputs / audio, output, options)
+        return output.read_bytes()

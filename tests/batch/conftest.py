@@ -5,7 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from batch_samples import write_clip, write_speech
+from batch_samples import Alone, write_clip, write_speech
+
+
+@pytest.fixture(scope="session")
+def alone(inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> Alone:
+    return Alone(inputs, tmp_path_factory.mktemp("alone"))
 
 
 @pytest.fixture(scope="session")

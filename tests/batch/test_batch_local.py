@@ -3,24 +3,24 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
-from batch_samples import write_jobs
+from batch_samples import Alone, write_jobs
 
 from dubbing.batch.jobs import read_jobs
 from dubbing.batch.journal import read_journal
 from dubbing.batch.options import BatchOptions
 from dubbing.batch.runner import HIDDEN, JOURNAL, batch_status, run_batch
-from dubbing.batch.tasks import Result
 from dubbing.cli import main
+from dubbing.options import DubOptions
 
 GOOD = {
     "a1.mp4": ("a.mp4", "one.flac"),
@@ -78,16 +78,11 @@ def test_bad_jobs_are_told_and_stop_no_other(batch: tuple[Path, Path, int]) -> N
     assert not (output / HIDDEN / "work").exists()
 
 
-def test_results_are_those_of_dub_run(
-    batch: tuple[Path, Path, int], inputs: Path, tmp_path: Path
-) -> None:
+def test_results_are_those_of_one_process(batch: tuple[Path, Path, int], alone: Alone) -> None:
     _, output, _ = batch
     for name in ("a1.mp4", "b2.mp4"):  # with a shared persona, and without
-        video, audio = GOOD[name]
-        alone = tmp_path / name
-        arguments = [str(inputs / video), str(inputs / audio), "-o", str(alone)]
-        assert main(["run", *arguments, "--preset", "ultrafast", "--device", "cpu", "--quiet"]) == 0
-        assert (output / name).read_bytes() == alone.read_bytes()
+        options = DubOptions(preset="ultrafast", overwrite=True)
+        assert (output / name).read_bytes() == alone.content(*GOOD[name], options)
 
 
 def test_one_persona_for_the_jobs_of_one_speaker(batch: tuple[Path, Path, int]) -> None:
@@ -130,24 +125,6 @@ def test_resume_of_what_is_done_does_nothing(batch: tuple[Path, Path, int], inpu
     assert len(records(output, "begin")) == journal
 
 
-def test_a_killed_worker_costs_no_job(inputs: Path, tmp_path: Path) -> None:
-    jobs = read_jobs(jobs_file(inputs, tmp_path, ["b2.mp4", "a1.mp4", "f1.mp4"]))
-    killed: list[int] = []
-
-    def kill(result: Result, finished: int, total: int) -> None:
-        if not killed:
-            killed.extend(p.pid for p in multiprocessing.active_children() if p.pid)
-            for pid in killed:
-                os.kill(pid, signal.SIGKILL)
-
-    options = BatchOptions(workers=1, threads=1, backoff=0.0)
-    summary = run_batch(jobs, tmp_path / "out", options, device="cpu", listener=kill)
-    assert killed
-    assert (summary.done, summary.failed, summary.reasons) == (2, 1, {"NotAVideo": 1})
-    assert sorted(r["job"] for r in records(tmp_path / "out", "done")) == ["a1.mp4", "b2.mp4"]
-    assert not (tmp_path / "out" / HIDDEN / "work").exists()
-
-
 def test_a_killed_batch_goes_on_where_it_was(inputs: Path, tmp_path: Path) -> None:
     jobs, output = jobs_file(inputs, tmp_path, ["a1.mp4", "b2.mp4"]), tmp_path / "out"
     line = ["batch", str(jobs), "--output-dir", str(output), "--workers", "1", *OPTIONS]
@@ -171,21 +148,25 @@ def test_a_killed_batch_goes_on_where_it_was(inputs: Path, tmp_path: Path) -> No
     assert {p.name for p in output.iterdir()} == {HIDDEN, "a1.mp4", "b2.mp4"}
 
 
-def test_segments_of_a_long_job_by_two_workers_make_the_same_file(
-    inputs: Path, tmp_path: Path
+def test_segments_by_two_workers_of_which_one_is_killed_make_the_same_file(
+    inputs: Path, tmp_path: Path, alone: Alone
 ) -> None:
-    line = ["--preset", "ultrafast", "--segment-seconds", "0.1", "--device", "cpu", "--quiet"]
-    job = {"video": str(inputs / "b.mp4"), "audio": str(inputs / "two.flac"), "output": "b2.mp4"}
-    jobs = write_jobs(tmp_path / "jobs.jsonl", [job])
+    row = {"video": str(inputs / "b.mp4"), "audio": str(inputs / "two.flac"), "output": "b2.mp4"}
+    job = row | FAST | {"segment_seconds": 0.1}
+    jobs = read_jobs(write_jobs(tmp_path / "jobs.jsonl", [job]))
     output = tmp_path / "out"
-    files = [str(jobs), "--output-dir", str(output), "--workers", "2", "--threads", "1"]
-    assert main(["batch", *files, *line]) == 0
-    segments = records(output, "segment")
-    assert len(segments) == 4 and all(r["error"] is None for r in segments)
-    assert len({r["worker"] for r in segments}) == 2
-    alone = tmp_path / "alone.mp4"
-    assert main(["run", job["video"], job["audio"], "-o", str(alone), *line]) == 0
-    assert (output / "b2.mp4").read_bytes() == alone.read_bytes()
+    killer = threading.Thread(target=_kill_after_a_segment, args=(output,))
+    killer.start()
+    options = BatchOptions(workers=2, threads=1, backoff=0.0)
+    summary = run_batch(jobs, output, options, device="cpu")
+    killer.join()
+    assert (summary.done, summary.failed, summary.workers) == (1, 0, 2)
+    numbers = {r["segment"] for r in records(output, "segment") if r["error"] is None}
+    assert numbers == {f"b2.mp4#{k}" for k in range(4)}
+    assert len({r["worker"] for r in records(output, "segment")}) > 1
+    wanted = DubOptions(preset="ultrafast", segment_seconds=0.1, overwrite=True)
+    assert (output / "b2.mp4").read_bytes() == alone.content("b.mp4", "two.flac", wanted)
+    assert not (output / HIDDEN / "work").exists()
 
 
 def test_inputs_and_results_at_urls(inputs: Path, tmp_path: Path) -> None:
@@ -215,3 +196,12 @@ def _alive(pid: int) -> bool:
     except ProcessLookupError:
         return False
     return True
+
+
+def _kill_after_a_segment(output: Path) -> None:
+    """SIGKILL for the worker that finished the first segment: it has another in hand."""
+    deadline = time.monotonic() + 120
+    while not (output.is_dir() and records(output, "segment")):
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    os.kill(int(records(output, "segment")[0]["worker"].rpartition(":")[2]), signal.SIGKILL)

@@ -8,7 +8,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from batch_samples import write_jobs
+from batch_samples import Alone, write_jobs
 
 from dubbing.batch.jobs import read_jobs
 from dubbing.batch.journal import read_journal
@@ -16,13 +16,16 @@ from dubbing.batch.options import BatchOptions
 from dubbing.batch.runner import HIDDEN, JOURNAL, run_batch
 from dubbing.batch.tasks import Result
 from dubbing.cli import main
+from dubbing.options import DubOptions
 
 pytestmark = pytest.mark.skipif(
     importlib.util.find_spec("ray") is None, reason="Ray is not installed: pip install '.[ray]'"
 )
 
 
-def test_ray_does_the_same_and_survives_a_killed_worker(inputs: Path, tmp_path: Path) -> None:
+def test_ray_does_the_same_and_survives_a_killed_worker(
+    inputs: Path, tmp_path: Path, alone: Alone
+) -> None:
     a, b = str(inputs / "a.mp4"), str(inputs / "b.mp4")
     one, two = str(inputs / "one.flac"), str(inputs / "two.flac")
     rows = [
@@ -46,10 +49,8 @@ def test_ray_does_the_same_and_survives_a_killed_worker(inputs: Path, tmp_path: 
     records = read_journal(output / HIDDEN / JOURNAL)
     done = sorted(r["job"] for r in records if r["kind"] == "done")
     assert done == ["a1.mp4", "deep/b2.mp4"]
-    alone = tmp_path / "alone.mp4"
-    line = ["run", a, one, "-o", str(alone), "--preset", "ultrafast", "--device", "cpu", "--quiet"]
-    assert main(line) == 0
-    assert (output / "a1.mp4").read_bytes() == alone.read_bytes()
+    options_alone = DubOptions(preset="ultrafast", overwrite=True)
+    assert (output / "a1.mp4").read_bytes() == alone.content("a.mp4", "one.flac", options_alone)
 
 
 def test_more_workers_than_a_cluster_has_place_for(
