@@ -73,18 +73,15 @@ class RayEngine:
     def __enter__(self) -> Self:
         """Raises:
         OptionInvalid: there is no cluster at the address, or it has no place for a worker.
+        WorkerDied: Ray does not start on this machine.
         """
-        address, threads = self._options.address, self._setup.threads
+        address = self._options.address
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # deaths of workers are results
         logging.getLogger("ray.data").setLevel(logging.ERROR)
         if address is None:
             wanted = self._workers or worker_count(this_machine(), self._on_gpu)
             self._workers = min(wanted, self._tasks)
-            ray.init(
-                address="local",  # not the cluster that RAY_ADDRESS may name
-                num_cpus=self._workers * threads + FREE_CPUS, include_dashboard=False,
-                logging_level=logging.ERROR, log_to_driver=False,
-            )  # fmt: skip
+            self._start_here()
         else:
             try:
                 ray.init(address=address, logging_level=logging.ERROR, log_to_driver=False)
@@ -143,6 +140,19 @@ class RayEngine:
                 hint="if memory ran out, use fewer --workers",
             )
             yield Result(task.key, "", 0.0, error=describe(error))
+
+    def _start_here(self) -> None:
+        try:
+            ray.init(
+                address="local",  # not the cluster that RAY_ADDRESS may name
+                num_cpus=self._workers * self._setup.threads + FREE_CPUS,
+                include_dashboard=False, logging_level=logging.ERROR, log_to_driver=False,
+            )  # fmt: skip
+        except Exception as error:  # Ray raises this very class when a node takes too long
+            ray.shutdown()
+            raise WorkerDied(
+                f"Ray did not start on this machine: {error}", hint="use --engine local"
+            ) from error
 
     def _fitting(self, resources: dict[str, float]) -> int:
         """Workers that the cluster's processors and GPUs allow."""
