@@ -1,5 +1,6 @@
 # make demo   sets everything up and dubs the embedded speaker with the embedded speech
 # make test   sets everything up and runs the tests
+# make test-long   the tests that take minutes
 # make lint   sets everything up and checks style and types
 #
 # Needs Python 3.11 or 3.12 with venv, and make; everything else comes from wheels into .venv, where
@@ -27,7 +28,7 @@ HEADLESS = $(BIN)/python -m pip install --no-deps --force-reinstall \
 	"opencv-contrib-python-headless==$$($(BIN)/python -c \
 	'from importlib.metadata import version; print(version("opencv-contrib-python"))')"
 
-.PHONY: setup demo test lint clean
+.PHONY: setup demo test test-long lint clean
 
 setup: $(READY)
 
@@ -47,6 +48,10 @@ demo: $(READY)
 # one thread per worker: more of them only fight over the cores
 test: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+
+# what takes minutes: films of ten minutes, sound of an hour, thousands of damaged files
+test-long: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS) --dist load -m long
 
 lint: $(READY)
 	$(BIN)/ruff check .

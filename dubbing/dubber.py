@@ -135,7 +135,7 @@ class Dubber:
         """
         options = options or DubOptions()
         check_decoder(options.decoder)
-        with VideoReader(video, decoder=options.decoder) as reader:
+        with VideoReader(video, limits=options.limits, decoder=options.decoder) as reader:
             persona = self._prepare(reader, options, progress)[0]
             return self._adapted(reader, persona, progress) if options.adapt else persona
 
@@ -207,11 +207,10 @@ class Dubber:
         Raises:
             InputNotFound, NotAVideo: see `dubbing.media.probe`.
         """
-        with VideoReader(video) as reader:
+        options = options or DubOptions()
+        with VideoReader(video, limits=options.limits) as reader:
             stage = StageProgress(progress, "analyse", reader.estimated_frames)
-            return inspection_of(
-                reader, stage, self.weights.morphable.to("cpu"), options or DubOptions()
-            )
+            return inspection_of(reader, stage, self.weights.morphable.to("cpu"), options)
 
     def dub(
         self,
@@ -266,8 +265,8 @@ class Dubber:
         options = options or DubOptions()
         started = time.perf_counter()
         target = check_output(output, [video, audio], options.overwrite)
-        require_video(video)
-        require_audio(audio)
+        require_video(video, options.limits)
+        require_audio(audio, options.limits)
         check_video_codec(target, str(video_encoder(options.codec).canonical_name))
         check_encoder(options.codec)
         check_decoder(options.decoder)
@@ -276,10 +275,10 @@ class Dubber:
                 described = self._describe(video, audio, options, persona)
                 yield resumed_job(folder, target, described, started)
                 return
-            samples = load_speech(audio)
+            samples = load_speech(audio, options.limits)
             check_speech(samples, audio)
             described = self._describe(video, audio, options, persona)
-            length = audio_duration(audio)
+            length = audio_duration(audio, options.limits)
             findings = self._analyse(folder, described, samples, length, persona, progress)
             described.check_inputs()
             folder.save_job(described)
@@ -373,7 +372,9 @@ class Dubber:
         """Persona, tracks and motion of a new job, saved in its folder."""
         options = described.dub_options
         clock = _Clock()
-        with VideoReader(described.inputs[0].path, decoder=options.decoder) as reader:
+        with VideoReader(
+            described.inputs[0].path, limits=options.limits, decoder=options.decoder
+        ) as reader:
             persona, speaker, faces = self._speaker(reader, options, persona, progress, clock)
             index = reader.index
         plan = plan_output(index.times, index.duration, length, options.length)  # type: ignore[arg-type]
@@ -426,6 +427,13 @@ class Dubber:
                 "the persona was made with another morphable model",
                 path=path,
                 hint="make it again with 'dub persona'",
+            )
+        model = self.weights.morphable
+        sizes = (len(persona.alpha), len(persona.template), persona.rest.shape[0])
+        if sizes != (len(model.shape), len(model.mean), len(model.expression)):
+            raise PersonaInvalid(
+                f"the persona has {sizes} shapes, vertices and expressions; the model has others",
+                path=path,
             )
 
     def _motion(

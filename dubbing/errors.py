@@ -117,6 +117,12 @@ class InputChanged(DubbingError):
     exit_code = 17
 
 
+class InputTooLarge(DubbingError):
+    """An input's pictures or its length are over the limits (--max-pixels, --max-duration)."""
+
+    exit_code = 20
+
+
 class BatchInvalid(DubbingError):
     """A jobs file, or the saved state of a batch, can't be used; the message lists every fault."""
 

@@ -10,10 +10,12 @@ from types import NoneType
 from typing import Any, TypeVar, get_args, get_type_hints
 
 from dubbing.errors import OptionInvalid
+from dubbing.media.limits import MAX_PIXELS, MAX_SECONDS, Limits
 
 LENGTHS = ("audio", "video", "shortest", "longest")
+TAILS = ("rest", "original")
 NVENC = ("h264_nvenc", "hevc_nvenc", "av1_nvenc")
-CODECS = ("libx264", "libx265", "libsvtav1", "libvpx-vp9", "ffv1", *NVENC)
+CODECS = ("libx264", "libx265", "libsvtav1", "libvpx-vp9", "ffv1", "prores_ks", "dnxhd", *NVENC)
 PRESETS = (
     "ultrafast",
     "superfast",
@@ -135,6 +137,14 @@ class DubOptions:
         reason="nobody wants the end of the new speech cut off",
         choices=LENGTHS,
     )
+    tail: str = option(
+        "What the lips do where the picture goes on after the speech: 'rest' keeps the mouth at "
+        "the speaker's rest; with 'original' the source's own frames come back, eased over 4 "
+        "frames. There is no sound there.",
+        "rest",
+        reason="original lips would speak without a sound",
+        choices=TAILS,
+    )
     speaker: str = option(
         "Which face speaks: 'largest', or the number of a face track as 'dub inspect' shows it.",
         "largest",
@@ -191,6 +201,18 @@ class DubOptions:
         reason="the user's sound should arrive as it is",
         choices=AUDIO_CODECS,
     )
+    max_pixels: int = option(
+        "Refuse video whose pictures have more pixels than this.",
+        MAX_PIXELS,
+        reason="twice 8K; a header that promises more is damaged or hostile",
+        low=1,
+    )
+    max_duration: float = option(
+        "Refuse video or speech longer than this many seconds.",
+        float(MAX_SECONDS),
+        reason="six hours; speech and motion are held in memory, about 150 kB per second",
+        low=0.2,
+    )
     overwrite: bool = option(
         "Replace the output file if it exists.",
         False,
@@ -242,6 +264,11 @@ class DubOptions:
     def speaker_track(self) -> int | None:
         """Id of the chosen face track, or None for the largest face."""
         return None if self.speaker == "largest" else int(self.speaker)
+
+    @property
+    def limits(self) -> Limits:
+        """What is accepted as input."""
+        return Limits(self.max_pixels, self.max_duration)
 
     def to_json(self) -> str:
         """The options as a JSON object, one member per field."""

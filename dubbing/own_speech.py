@@ -25,7 +25,7 @@ def own_speech(
         AudioUnusable: its sound is silent or too short.
         NotAVideo: see `dubbing.media.probe`.
     """
-    samples = load_speech(reader.path)
+    samples = load_speech(reader.path, None)
     check_speech(samples, reader.path)
     seconds = np.array([float(t) for t in reader.index.times])
     row_of = {frame: row for row, frame in enumerate(persona.track_frames.tolist())}

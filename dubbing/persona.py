@@ -9,14 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 from dubbing.adaptation import Adaptation
 from dubbing.errors import InputNotFound, PersonaInvalid
+from dubbing.persona_schema import check_persona
 from dubbing.render.session import FacePicture
 from dubbing.report import save_bytes
+from dubbing.tensor_file import BadFileError, json_object, read_tensor_file
 
 FORMAT = "2"
 KNOWN = ("1", "2")  # 1 had no adaptation
@@ -111,21 +112,23 @@ class Persona:
 
         Raises:
             InputNotFound: no such file.
-            PersonaInvalid: not a persona file, or of another format.
+            PersonaInvalid: not a persona file, of another format, or its parts don't fit.
         """
         path = Path(path)
         if not path.is_file():
             raise InputNotFound("no such persona file", path=path)
         try:
-            with safe_open(path, "pt") as file:
-                facts = json.loads((file.metadata() or {})["persona"])
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (SafetensorError, OSError, KeyError, ValueError) as error:
+            content = read_tensor_file(path)
+            facts, tensors = json_object(content.metadata.get("persona")), content.tensors
+            if facts.get("format") not in KNOWN:
+                raise BadFileError(f"persona format {facts.get('format')} is not known")
+            check_persona(facts, tensors)
+        except BadFileError as error:
             raise PersonaInvalid(
-                "not a persona file", path=path, hint="'dub persona VIDEO -o FILE' makes one"
+                f"not a persona file that can be used: {error}",
+                path=path,
+                hint="'dub persona VIDEO -o FILE' makes one",
             ) from error
-        if facts.get("format") not in KNOWN:
-            raise PersonaInvalid(f"persona format {facts.get('format')} is not known", path=path)
         bank = [
             FacePicture(
                 tensors[f"bank_pixels_{k}"].numpy(),

@@ -22,6 +22,7 @@ from dubbing.render.references import N_FACE
 from dubbing.render.scene import face_windows
 from dubbing.render.session import FacePicture, RenderSession
 from dubbing.render.window import window_rect
+from dubbing.tail import AFTER_SPEECH
 from dubbing.weights import EngineWeights
 
 AHEAD = N_FACE // 2  # frames decoded ahead: the face references are centred on the frame
@@ -50,13 +51,14 @@ class Picture(Protocol):
 @dataclass(frozen=True)
 class StreamFrame:
     """A source frame at its place in the result: `time` in seconds of the new speech, `pts` and
-    `duration` (seconds) for the encoder."""
+    `duration` (seconds) for the encoder, `share` of the dub (see `dubbing.tail`)."""
 
     number: int
     source: Any
     time: float
     pts: int = 0
     duration: Fraction = Fraction(0)
+    share: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -141,6 +143,8 @@ class DubbedFrames:
         if picture is None:
             reason = self.speaker.reasons.get(source.index, NO_FACE)
             return DoneFrame(source.frame, frame, reason)
+        if frame.share <= 0:
+            return DoneFrame(source.frame, frame, AFTER_SPEECH)
         near = range(max(current - AHEAD, 0), min(current + AHEAD + 1, len(waiting)))
         references = {}
         for k in near:
@@ -158,7 +162,7 @@ class DubbedFrames:
             picture,
             moved[0],
             list(references.items()),
-            float(self.weights[source.index]),
+            min(float(self.weights[source.index]), frame.share),
         )
         if patch.alpha.size == 0:
             return DoneFrame(source.frame, frame, NO_FACE)

@@ -15,15 +15,24 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
 from dubbing.errors import CheckpointCorrupt, CheckpointNotFound
 from dubbing.geometry.morphable import MorphableModel
-from dubbing.models.geometry_net import GeometryNet, GeometryNetConfig
+from dubbing.geometry.topology import N_VERTICES
+from dubbing.models.geometry_net import HUBERT, OWN, GeometryNet, GeometryNetConfig
 from dubbing.models.renderer import Renderer, RendererConfig
 from dubbing.models.speech_encoder import SpeechEncoder, SpeechEncoderConfig
+from dubbing.speech.mel import MEL_BINS
+from dubbing.tensor_file import (
+    BadFileError,
+    expect,
+    json_object,
+    read_config,
+    read_tensor_file,
+    within,
+)
 
 MORPHABLE, SPEECH, GEOMETRY, RENDERER = "morphable", "speech_encoder", "geometry", "renderer"
 KINDS = (MORPHABLE, SPEECH, GEOMETRY, RENDERER)
@@ -70,14 +79,13 @@ def load_checkpoint(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, Te
     if not path.is_file():
         raise CheckpointNotFound("no such checkpoint file", path=path)
     try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        config = json.loads(metadata.get("config", "{}"))
-    except (SafetensorError, OSError, ValueError) as error:
+        content = read_tensor_file(path)
+        config = json_object(content.metadata.get("config", "{}"))
+    except BadFileError as error:
         raise CheckpointCorrupt(
             f"not a readable checkpoint: {error}", path=path, hint="fetch the file again"
         ) from error
+    metadata, state = content.metadata, content.tensors
     if metadata.get("kind") != kind:
         raise CheckpointCorrupt(f"holds {metadata.get('kind')!r}, expected {kind!r}", path=path)
     wide = {k: v.float() if v.is_floating_point() else v for k, v in state.items()}
@@ -90,24 +98,28 @@ def _fill(network: nn.Module, state: dict[str, Tensor], path: Path) -> None:
     except RuntimeError as error:
         reason = str(error).splitlines()[-1].strip()
         raise CheckpointCorrupt(f"does not fit the network: {reason}", path=path) from error
-    _check_finite(state, path)
     network.eval().requires_grad_(False)
-
-
-def _check_finite(state: Mapping[str, Tensor], path: Path) -> None:
-    for name, value in state.items():
-        if value.is_floating_point() and not torch.isfinite(value).all():
-            raise CheckpointCorrupt(f"tensor {name} holds values that are not finite", path=path)
 
 
 def load_morphable(path: Path) -> MorphableModel:
     """The morphable model of a checkpoint file."""
     _, state = load_checkpoint(path, MORPHABLE)
-    _check_finite(state, path)
     try:
-        return MorphableModel.from_state_dict(state)
-    except KeyError as error:
-        raise CheckpointCorrupt(f"tensor {error} is missing", path=path) from error
+        _check_morphable(state)
+    except BadFileError as error:
+        raise CheckpointCorrupt(str(error), path=path) from error
+    return MorphableModel.from_state_dict(state)
+
+
+def _check_morphable(state: Mapping[str, Tensor]) -> None:
+    sizes: dict[str, int] = {}
+    expect(state, "mean", ("V", 3), sizes)
+    expect(state, "shape", ("S", "V", 3), sizes)
+    expect(state, "expression", ("E", "V", 3), sizes)
+    expect(state, "lower", ("V",), sizes)
+    for name in ("triangles", "mouth"):
+        surface = expect(state, name, (name, 3), sizes, torch.int64)
+        within(surface, name, 0, sizes["V"])
 
 
 def save_morphable(path: Path, model: MorphableModel) -> None:
@@ -126,7 +138,11 @@ def load_network(
         CheckpointNotFound, CheckpointCorrupt: see `load_checkpoint`.
     """
     values, state = load_checkpoint(path, kind)
-    filled = network(_config(config, values, path))
+    sizes = _config(config, values, path)
+    try:
+        filled = network(sizes)
+    except (RuntimeError, ValueError, ZeroDivisionError, AssertionError) as error:
+        raise CheckpointCorrupt(f"its sizes make no network: {error}", path=path) from error
     _fill(filled, state, path)
     return filled
 
@@ -156,9 +172,9 @@ def save_network(path: Path, kind: str, network: nn.Module, half: bool = False) 
 
 def _config(kind: type[Any], values: dict[str, Any], path: Path) -> Any:
     try:
-        return kind(**values)
-    except (TypeError, ValueError) as error:
-        raise CheckpointCorrupt(f"its sizes are not understood: {error}", path=path) from error
+        return read_config(kind, values)
+    except BadFileError as error:
+        raise CheckpointCorrupt(str(error), path=path) from error
 
 
 def resolve(checkpoint: str | Path) -> Path:
@@ -194,14 +210,45 @@ def load_engine(checkpoint: str | Path, device: torch.device) -> EngineWeights:
     """Load all parts of a checkpoint folder onto `device`."""
     folder = resolve(checkpoint)
     digests = checkpoint_hashes(folder)
-    return EngineWeights(
+    renderer = load_renderer(folder / f"{RENDERER}.safetensors").to(device)
+    for parameter in renderer.parameters():  # convolutions are faster with channels last
+        if parameter.dim() == 4:
+            parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+    loaded = EngineWeights(
         load_morphable(folder / f"{MORPHABLE}.safetensors").to(device),
         load_speech_encoder(folder / f"{SPEECH}.safetensors").to(device),
         load_geometry(folder / f"{GEOMETRY}.safetensors").to(device),
-        load_renderer(folder / f"{RENDERER}.safetensors").to(device),
+        renderer,
         {k: digest[:16] for k, digest in digests.items()},
         digests,
     )
+    _check_together(loaded, folder)
+    return loaded
+
+
+def _check_together(engine: EngineWeights, folder: Path) -> None:
+    """Make sure that the parts belong to one mesh and one set of speech features."""
+    vertices, geometry = engine.morphable.mean.shape[0], engine.geometry.config
+    speech = engine.speech_encoder.config
+    features = len({speech.frozen_layers, speech.layers}) * speech.width
+    problems = {
+        f"the mesh has {vertices} vertices, not {N_VERTICES}": vertices != N_VERTICES,
+        f"stage 1 is for {geometry.vertices} vertices": geometry.vertices != vertices,
+        "stage 1 moves vertices that the mesh does not have": not _inside(engine, vertices),
+        f"stage 1 knows no features {geometry.features!r}": geometry.features not in (OWN, HUBERT),
+        f"stage 1 takes {geometry.audio_size} speech features, the encoder gives {features}": (
+            geometry.features == OWN and geometry.audio_size != features
+        ),
+        f"the encoder takes {speech.mel_bins} rows of the spectrum": speech.mel_bins != MEL_BINS,
+    }
+    for problem, holds in problems.items():
+        if holds:
+            raise CheckpointCorrupt(f"its parts don't belong together: {problem}", path=folder)
+
+
+def _inside(engine: EngineWeights, vertices: int) -> bool:
+    lower = engine.geometry.lower
+    return bool(lower.numel()) and int(lower.min()) >= 0 and int(lower.max()) < vertices
 
 
 def _digest(path: Path) -> str:

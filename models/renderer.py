@@ -26,22 +26,21 @@ class RendererConfig:
 
     geometry_width: int = 32  # channels of E_geo's latents, queries and keys
     texture_width: int = 40  # channels of E_tex's latents
-    window: int = 3  # tokens: side of the candidate window in each reference
+    window: int = 3  # tokens: side of Lip-Attention's candidate window in each reference
     decoder_width: int = 48
     blur: float = 1.6  # px: what is finer than this belongs to the detail band
 
 
 @dataclass(frozen=True)
-class ReferenceLatents:
-    """What attention reads from N references, computed once per reference.
+class LipReferences:
+    """What Lip-Attention reads from N references, computed once per reference.
 
     Attributes:
-        lip_key, face_key: [B, N, C, H/4, W/4]; texture: [B, N, D, H/4, W/4];
-        pncc: [B, N, 3, H/4, W/4] averaged maps.
+        key: [B, N, C, H/4, W/4]; texture: [B, N, D, H/4, W/4]; pncc: [B, N, 3, H/4, W/4] averaged
+            maps.
     """
 
-    lip_key: Tensor
-    face_key: Tensor
+    key: Tensor
     texture: Tensor
     pncc: Tensor
 
@@ -56,11 +55,13 @@ class Correspondence:
         cost: [B, N, h, w] how differently the face is deformed there (lengths of expression
             differences, about 0..3).
         turn: [B, N] angle between the head poses in radians.
+        mouth: [B, N] mean of the expression difference over the lips, in the unit of `cost`.
     """
 
     place: Tensor
     cost: Tensor
     turn: Tensor
+    mouth: Tensor
 
 
 class Residual(nn.Module):
@@ -91,44 +92,94 @@ class LatentEncoder(nn.Module):
         return latent
 
 
-class GuidedHead(nn.Module):
-    """Lip-Attention or Face-Attention: own queries, own priors on geometry."""
+class Priors(nn.Module):
+    """What both heads know before any feature: logits fall with geometric distance.
+
+    softplus of the parameters are the learned multiples of the distances.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cost_scale = nn.Parameter(torch.tensor(4.0))  # expression difference
+        self.turn_scale = nn.Parameter(torch.tensor(6.0))  # pose difference
+        self.sharpness = nn.Parameter(torch.tensor(3.0))  # detail band: softplus + 1 times sharper
+
+    def prior(self, cost: Tensor, turn: Tensor) -> Tensor:
+        """cost [B, N, h, w] and turn [B, N] (see `Correspondence`) -> logits [B, N, h, w]."""
+        by_turn = F.softplus(self.turn_scale) * turn[..., None, None]
+        return -(F.softplus(self.cost_scale) * cost + by_turn)
+
+    @property
+    def detail_sharpness(self) -> Tensor:
+        """Factor (at least 1) on the logits for the detail band."""
+        return 1 + F.softplus(self.sharpness)
+
+
+class FaceHead(Priors):
+    """Face-Attention, over the references that show the surface of the face.
+
+    On the surface the correspondence is known to a fraction of a pixel, so each query has one
+    candidate per reference, and its queries and keys are the geometry itself: how the face is
+    deformed at the point, and how the head is turned. Features as queries made it switch between
+    references from token to token, seen as patches along the jaw.
+    """
+
+    def forward(self, texture: Tensor, match: Correspondence) -> Attended:
+        """texture [B, N, D, H/4, W/4] -> value [B, D, h/4, w/4], logits [B, N, h, w] at pixels."""
+        logits = self.prior(match.cost, match.turn)
+        taken = sample_pixels(texture, _token_places(match.place) + 0.5)
+        return Attended(mix(taken, F.avg_pool2d(logits, STRIDE)), logits)
+
+
+class LipHead(Priors):
+    """Lip-Attention: inside the mouth geometry says little, so features decide as well.
+
+    A mouth is one thing: teeth of one picture and a tongue of another make a grey haze. So the
+    difference between the whole mouths counts beside that at the point.
+    """
 
     def __init__(self, width: int, window: int):
         super().__init__()
         self.window = window
         self.query = nn.Conv2d(width, width, 1)
-        # softplus of these are the learned multiples of the geometric distances in the logits
         self.map_scale = nn.Parameter(torch.tensor(3.0))  # PNCC distance inside the window
-        self.cost_scale = nn.Parameter(torch.tensor(2.0))  # expression difference
-        self.turn_scale = nn.Parameter(torch.tensor(4.0))  # pose difference
-        self.sharpness = nn.Parameter(torch.tensor(1.0))  # detail band: softplus + 1 times sharper
+        self.mouth_scale = nn.Parameter(torch.tensor(60.0))  # difference between whole mouths
         with torch.no_grad():  # geometry alone decides until training says otherwise
             self.query.weight.mul_(0.1)
 
     def forward(
-        self, geometry: Tensor, pncc: Tensor, key: Tensor, texture: Tensor, key_pncc: Tensor,
-        match: Correspondence, active: Tensor | None = None,
+        self, geometry: Tensor, pncc: Tensor, references: LipReferences, match: Correspondence,
+        seen: Tensor | None = None,
     ) -> Attended:  # fmt: skip
-        """geometry [B, C, h, w] and pncc [B, 3, h, w] of the target; see `ReferenceLatents` and
-        `guided_attention`."""
-        place = _token_places(match.place)
-        index, inside = candidates(place, self.window, *key.shape[-2:])
-        batch, count, h, w = index.shape[:4]
-        cost = F.avg_pool2d(match.cost.flatten(0, 1)[:, None], STRIDE)[:, 0]
-        prior = F.softplus(self.cost_scale) * cost.view(batch, count, h, w)
-        prior = prior + F.softplus(self.turn_scale) * match.turn[..., None, None]
-        prior = torch.where(inside, -prior[..., None], NEVER)
+        """Guided attention; its logits come at the target's pixels.
+
+        Args:
+            geometry: [B, C, h/4, w/4] target latent; pncc: [B, 3, h, w] target map.
+            seen: [B, 1, h, w] above 0 where the result will be used; elsewhere it is only right
+                within REACH tokens of such a place. None: everywhere.
+        """
+        key, texture = references.key, references.texture
+        index, inside = candidates(_token_places(match.place), self.window, *key.shape[-2:])
+        count = index.shape[1]
+        prior = self.prior(F.avg_pool2d(match.cost, STRIDE), match.turn)
+        prior = prior - F.softplus(self.mouth_scale) * match.mouth[..., None, None]
+        prior = torch.where(inside, prior[..., None], NEVER)
         rows, bias = table_rows(index, key.shape[-2] * key.shape[-1]), query_rows(prior)
-        colour = pncc.flatten(2).transpose(1, 2).reshape(-1, 1, 3)
+        colour = F.avg_pool2d(pncc, STRIDE).flatten(2).transpose(1, 2).reshape(-1, 1, 3)
         chosen = None
-        if active is not None:
+        if seen is not None:
+            side = STRIDE * (2 * REACH + 1)
+            active = F.max_pool2d(seen, side, STRIDE, STRIDE * REACH) > 0
             chosen = active.reshape(-1).nonzero()[:, 0]
             rows, bias, colour = rows[chosen], bias[chosen], colour[chosen]
-        away = take_rows(key_pncc, rows) - colour
+        away = take_rows(references.pncc, rows) - colour
         squared = away[..., 0] ** 2 + away[..., 1] ** 2 + away[..., 2] ** 2
         bias = bias - F.softplus(self.map_scale) * (squared + 1e-10).sqrt()
-        return attend_rows(self.query(geometry), key, texture, rows, bias, count, chosen)
+        found = attend_rows(self.query(geometry), key, texture, rows, bias, count, chosen)
+        logits = F.interpolate(
+            found.reference_logits, scale_factor=STRIDE, mode="bilinear", align_corners=False
+        )
+        return Attended(found.value, logits)
 
 
 def _token_places(place: Tensor) -> Tensor:
@@ -139,14 +190,14 @@ def _token_places(place: Tensor) -> Tensor:
     return torch.unflatten(mean.permute(0, 2, 3, 1), 0, (batch, count)) / STRIDE - 0.5
 
 
-def sample_pixels(pictures: Tensor, place: Tensor) -> Tensor:
-    """Bilinear samples: pictures [B, N, C, H, W] at place [B, N, h, w, 2] (pixels, centres at
-    +0.5; the border repeats) -> [B, N, C, h, w]."""
+def sample_pixels(pictures: Tensor, place: Tensor, mode: str = "bilinear") -> Tensor:
+    """Samples of pictures [B, N, C, H, W] at place [B, N, h, w, 2] (pixels, centres at +0.5; the
+    border repeats) -> [B, N, C, h, w]. `mode` "bicubic" keeps what is fine, and may overshoot."""
     batch, count = pictures.shape[:2]
     size = torch.tensor([pictures.shape[-1], pictures.shape[-2]]).to(place)
     grid = (place.flatten(0, 1) * 2 / size - 1).to(pictures.dtype)
     taken = F.grid_sample(
-        pictures.flatten(0, 1), grid, mode="bilinear", padding_mode="border", align_corners=False
+        pictures.flatten(0, 1), grid, mode=mode, padding_mode="border", align_corners=False
     )
     return torch.unflatten(taken, 0, (batch, count))
 
@@ -170,20 +221,20 @@ def mix(values: Tensor, logits: Tensor, sharpness: Tensor | float = 1.0) -> Tens
     return (values * (sharpness * logits).softmax(1)[:, :, None]).sum(1)
 
 
-def copy_pixels(low: Tensor, full: Tensor, logits: Tensor, sharpness: Tensor) -> Tensor:
+def copy_pixels(low: Tensor, detail: Tensor, logits: Tensor, sharpness: Tensor) -> Tensor:
     """Copy pixels from references in two bands.
 
     The coarse band is the attention-weighted mean, which is accurate; the fine band uses the same
     logits, sharpened, so that detail comes from about one reference and is not averaged away.
 
     Args:
-        low: [B, N, 3, h, w] coarse band of the warped references; full: both bands.
+        low: [B, N, 3, h, w] coarse band of the warped references; detail: what it lacks.
         logits: [B, N, h, w]; sharpness: scalar, at least 1.
 
     Returns:
         [B, 3, h, w].
     """
-    return mix(low, logits) + mix(full - low, logits, sharpness)
+    return mix(low, logits) + mix(detail, logits, sharpness)
 
 
 class Decoder(nn.Module):
@@ -224,57 +275,29 @@ class Renderer(nn.Module):
         self.config = c = config or RendererConfig()
         self.geometry_encoder = LatentEncoder(c.geometry_width)
         self.texture_encoder = LatentEncoder(c.texture_width)
-        self.lip_key = nn.Conv2d(c.geometry_width, c.geometry_width, 1)
-        self.face_key = nn.Conv2d(c.geometry_width, c.geometry_width, 1)
-        self.lip = GuidedHead(c.geometry_width, c.window)
-        self.face = GuidedHead(c.geometry_width, c.window)
+        self.key = nn.Conv2d(c.geometry_width, c.geometry_width, 1)
+        self.lip = LipHead(c.geometry_width, c.window)
+        self.face = FaceHead()
         self.decoder = Decoder(c.texture_width, c.decoder_width)
 
-    def encode_references(self, pictures: Tensor, pncc: Tensor) -> ReferenceLatents:
-        """Latents of references: pictures and pncc [B, N, 3, H, W], RGB and maps in 0..1."""
-        batch, count = pictures.shape[:2]
-        geometry = self.geometry_encoder(pncc.flatten(0, 1))
-        shape = (batch, count)
-        maps = (
-            self.lip_key(geometry),
-            self.face_key(geometry),
-            self.texture_encoder(pictures.flatten(0, 1)),
-            F.avg_pool2d(pncc.flatten(0, 1), STRIDE),
-        )
-        # channels last in memory: attention reads whole tokens, and its table is then a view
-        last = (m.contiguous(memory_format=torch.channels_last) for m in maps)
-        return ReferenceLatents(*(torch.unflatten(m, 0, shape) for m in last))
+    def encode_textures(self, pictures: Tensor) -> Tensor:
+        """Texture latents [B, N, D, H/4, W/4] of pictures [B, N, 3, H, W], RGB in 0..1."""
+        return _last(self.texture_encoder(pictures.flatten(0, 1)), pictures)
+
+    def lip_references(self, texture: Tensor, pncc: Tensor) -> LipReferences:
+        """Lip references from their latents (see `encode_textures`) and maps [B, N, 3, H, W]."""
+        key = self.key(self.geometry_encoder(pncc.flatten(0, 1)))
+        colours = F.avg_pool2d(pncc.flatten(0, 1), STRIDE)
+        return LipReferences(_last(key, pncc), texture, _last(colours, pncc))
 
     def encode_target(self, pncc: Tensor) -> Tensor:
         """Geometry latent [B, C, h/4, w/4] of target maps [B, 3, h, w]."""
         latent: Tensor = self.geometry_encoder(pncc)
         return latent
 
-    def attend(
-        self, head: GuidedHead, geometry: Tensor, pncc: Tensor, references: ReferenceLatents,
-        match: Correspondence, seen: Tensor | None = None,
-    ) -> Attended:  # fmt: skip
-        """One of the two heads over its references; logits come at the target's pixels.
 
-        Args:
-            geometry: [B, C, h/4, w/4] target latent; pncc: [B, 3, h, w] target map.
-            seen: [B, 1, h, w] above 0 where the result will be used; elsewhere it is only right
-                within REACH tokens of such a place. None: everywhere.
-        """
-        key = references.lip_key if head is self.lip else references.face_key
-        active = None
-        if seen is not None:
-            side = STRIDE * (2 * REACH + 1)
-            active = F.max_pool2d(seen, side, STRIDE, STRIDE * REACH)[:, 0] > 0
-        found = head(
-            geometry, F.avg_pool2d(pncc, STRIDE), key, references.texture, references.pncc, match,
-            active,
-        )  # fmt: skip
-        logits = F.interpolate(
-            found.reference_logits, scale_factor=STRIDE, mode="bilinear", align_corners=False
-        )
-        return Attended(found.value, logits)
-
-    def detail_sharpness(self, head: GuidedHead) -> Tensor:
-        """Factor (at least 1) on a head's logits for the detail band."""
-        return 1 + F.softplus(head.sharpness)
+def _last(maps: Tensor, like: Tensor) -> Tensor:
+    """[B * N, ...] as [B, N, ...], channels last in memory: attention reads whole tokens, and its
+    table is then a view."""
+    maps = maps.contiguous(memory_format=torch.channels_last)
+    return torch.unflatten(maps, 0, tuple(like.shape[:2]))

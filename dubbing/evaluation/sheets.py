@@ -95,6 +95,28 @@ def overview(sheets: Iterable[tuple[str, Picture]], columns: Sequence[int] = (2,
     )
 
 
+def picture_rows(rows: Sequence[tuple[str, Sequence[Picture]]], titles: Sequence[str]) -> Picture:
+    """A sheet of finished tiles: rows (label, pictures), of one size within a row, and one title
+    per column.
+
+    Returns:
+        [H, W, 3] uint8 RGB.
+    """
+    width = max(tile.shape[1] for _, tiles in rows for tile in tiles) + GAP
+    lines = [
+        np.hstack([_text("", _HEADER, LABEL_WIDTH, 0)]
+                  + [_text(title, _HEADER, width, _HEADER - 6) for title in titles])
+    ]  # fmt: skip
+    for label, tiles in rows:
+        height = tiles[0].shape[0] + GAP
+        padded = [
+            np.pad(t, ((0, GAP), (0, width - t.shape[1]), (0, 0)), constant_values=GREY)
+            for t in tiles
+        ]
+        lines.append(np.hstack([_label(label, height), *padded]))
+    return np.vstack(lines)
+
+
 def save_png(path: str | Path, picture: Picture) -> None:
     """Write [H, W, 3] uint8 RGB as PNG by atomic rename.
 

@@ -15,6 +15,7 @@ from dubbing.job.inputs import file_sha256
 from dubbing.job.job import Job
 from dubbing.job.joining import Piece, join_segments
 from dubbing.job.segments import SegmentRecord
+from dubbing.media.encoders import encoding_losses
 from dubbing.media.mux import MuxResult, mux
 from dubbing.media.output import check_output, disk_errors
 from dubbing.media.probe import require_audio
@@ -106,7 +107,7 @@ def _join(job: Job, reader: VideoReader, records: list[SegmentRecord], picture: 
     pieces = [
         Piece(job.folder.segment(r.number), r.start, r.stop - r.start, r.delay) for r in records
     ]
-    muxer = codec_muxer(job.options.codec, reader.time_base)
+    muxer = codec_muxer(job.options.codec, reader.video)
     join_segments(pieces, picture, muxer, reader.time_base, job.pts, job.last_duration)
 
 
@@ -163,7 +164,14 @@ def _report(
         ],
         total_seconds=time.perf_counter() - job.started + reused + earlier,
         peak_memory_mib=peak_memory_mib(),
-        warnings=[*(f"not taken over: {name}" for name in mixed.dropped), *notes],
+        warnings=[
+            *(f"not taken over: {name}" for name in mixed.dropped),
+            *encoding_losses(
+                reader.video.pix_fmt, job.options.codec, reader.video.width, reader.video.height,
+                job.target.suffix.lower(),
+            ),
+            *notes,
+        ],
         adaptation=learned.facts() if learned else None,
         sync_offset_s=None if learned is None or learned.lag is None else learned.lag / 25,
         segments=SegmentFacts(len(records), len(job.reused)),

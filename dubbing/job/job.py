@@ -107,7 +107,8 @@ class Job:
 
     def open_video(self) -> VideoReader:
         """The source with the numbering of the analysis."""
-        reader = VideoReader(self._input("video"), decoder=self.options.decoder)
+        options = self.options
+        reader = VideoReader(self._input("video"), limits=options.limits, decoder=options.decoder)
         reader.use_index(self.findings.index)
         return reader
 

@@ -15,6 +15,9 @@ from dubbing.errors import MediaFailed
 from dubbing.media.output import disk_errors
 from dubbing.media.writer import clock_options
 
+MILLISECOND = Fraction(1, 1000)
+"""Matroska's clock: times of its pieces are rounded to it."""
+
 
 @dataclass(frozen=True)
 class Piece:
@@ -95,6 +98,8 @@ def join_segments(
                 if stream is None:
                     stream = sink.add_stream_from_template(given)
                     stream.time_base = time_base
+                    if given.metadata.get("alpha_mode"):
+                        stream.metadata["alpha_mode"] = given.metadata["alpha_mode"]
                     header = given.codec_context.extradata
                 elif given.codec_context.extradata != header:
                     raise MediaFailed("it was encoded with other parameters", path=piece.path)
@@ -116,13 +121,14 @@ def _packets(
         MediaFailed: a frame is missing, doubled or at another time.
     """
     stop = piece.first + piece.count
+    slack = MILLISECOND / time_base / 2 if source.format.name.startswith("matroska") else 0
     seen = set()
     for packet in source.demux(source.streams.video[0]):
         if packet.pts is None:  # the empty packet at the end
             continue
         shown = round(packet.pts * packet.time_base / time_base) + times.pts[piece.first]
-        frame = bisect_left(times.pts, shown, piece.first, stop)
-        if frame == stop or times.pts[frame] != shown or frame in seen:
+        frame = bisect_left(times.pts, shown - slack, piece.first, stop)
+        if frame == stop or abs(times.pts[frame] - shown) > slack or frame in seen:
             raise MediaFailed(f"a frame at tick {shown} does not belong there", path=piece.path)
         seen.add(frame)
         yield piece.first + len(seen) - 1, frame, packet

@@ -21,6 +21,7 @@ from dubbing.media.writer import VideoWriter
 from dubbing.overlap import done_behind, made_ahead
 from dubbing.report import join_pass_through
 from dubbing.stream import AHEAD, DoneFrame, DubbedFrames, StreamFrame
+from dubbing.tail import Tail
 
 if TYPE_CHECKING:
     from dubbing.dubber import Dubber
@@ -44,6 +45,9 @@ class SegmentRenderer:
         self._reader = job.open_video()
         self._source = _Source(self._reader, job.plan)
         self._session = dubber.session(job.persona)
+        self._tail = Tail()
+        if job.options.tail == "original":
+            self._tail = Tail.original(job.plan, job.findings.audio_seconds)
         self._weights = easing(job.findings.speaker.reasons, job.findings.index.count)
 
     def __enter__(self) -> Self:
@@ -108,7 +112,10 @@ class SegmentRenderer:
             max(span.start - AHEAD, 0), min(span.stop + AHEAD, job.plan.count)
         )
         planned = (
-            StreamFrame(f.number, f.source, float(f.time), f.pts, f.duration) for f in around
+            StreamFrame(
+                f.number, f.source, float(f.time), f.pts, f.duration, self._tail.share(f.number)
+            )
+            for f in around
         )
         passed: dict[int, str] = {}
         first = job.pts[span.start]

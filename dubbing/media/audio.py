@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from dubbing.errors import AudioUnusable, NoAudioStream
-from dubbing.media.opening import open_input
+from dubbing.media.limits import DEFAULT_LIMITS, Limits
+from dubbing.media.opening import damage, open_input
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +33,9 @@ _FRONT = {"FL", "FR", "FLC", "FRC"}
 _SILENT = {"LFE", "LFE2"}
 
 
-def load_speech(path: str | Path) -> npt.NDArray[np.float32]:
+def load_speech(
+    path: str | Path, limits: Limits | None = DEFAULT_LIMITS
+) -> npt.NDArray[np.float32]:
     """The first sound stream of `path` as float32 [N], mono, 16 kHz, full scale -1..1.
 
     Streams through the file: memory is the result alone (64 kB per second). Channels are averaged
@@ -42,17 +45,18 @@ def load_speech(path: str | Path) -> npt.NDArray[np.float32]:
     Raises:
         InputNotFound: no such file.
         NoAudioStream: no sound stream, or nothing of it decodes.
+        InputTooLarge: it is longer than `limits` allow.
     """
     out = bytearray()
     resampler: av.AudioResampler | None = None
     setup: tuple[Any, ...] | None = None
-    for frame in decoded_frames(path):
+    for frame in decoded_frames(path, limits):
         current = (frame.sample_rate, frame.format.name, frame.layout.name)
         if resampler is None or current != setup:
             if resampler is not None:  # the stream changes its format: finish the old one
                 _append_mono(out, resampler.resample(None))
             resampler = av.AudioResampler(
-                format="fltp", layout=frame.layout.name, rate=SPEECH_RATE, frame_size=_BLOCK
+                format="flt", layout=frame.layout.name, rate=SPEECH_RATE, frame_size=_BLOCK
             )
             setup = current
         frame.pts = None  # samples are laid end to end; gaps in the time stamps are not filled
@@ -62,15 +66,15 @@ def load_speech(path: str | Path) -> npt.NDArray[np.float32]:
     return np.frombuffer(out, dtype=np.float32)
 
 
-def audio_duration(path: str | Path) -> Fraction:
+def audio_duration(path: str | Path, limits: Limits | None = DEFAULT_LIMITS) -> Fraction:
     """Length of the first sound stream in seconds, exact: its decoded samples over its rate.
 
     Raises:
-        InputNotFound, NoAudioStream: as `load_speech`.
+        InputNotFound, NoAudioStream, InputTooLarge: as `load_speech`.
     """
     total = Fraction(0)
     samples, rate = 0, 0
-    for frame in decoded_frames(path):
+    for frame in decoded_frames(path, limits):
         if frame.sample_rate != rate:
             total += Fraction(samples, rate) if rate else 0
             samples, rate = 0, frame.sample_rate
@@ -84,7 +88,7 @@ def audio_start(path: str | Path) -> Fraction:
     Raises:
         InputNotFound, NoAudioStream: as `load_speech`.
     """
-    for frame in decoded_frames(path):
+    for frame in decoded_frames(path, None):
         if frame.pts is None or frame.time_base is None:
             return Fraction(0)
         return frame.pts * frame.time_base
@@ -101,12 +105,13 @@ def decode_audio(path: str | Path) -> tuple[npt.NDArray[Any], int]:
     """
     blocks: list[npt.NDArray[Any]] = []
     rate = 0
-    for frame in decoded_frames(path):
-        rate = frame.sample_rate
-        block = frame.to_ndarray()
-        if not frame.format.is_planar:
-            block = block.reshape(-1, len(frame.layout.channels)).T
-        blocks.append(block)
+    for frame in decoded_frames(path, None):
+        rate, channels = frame.sample_rate, len(frame.layout.channels)
+        if frame.format.is_planar:  # packed: PyAV miscounts the planes of eight channels
+            packed = av.AudioResampler(frame.format.packed.name, frame.layout, rate)
+            blocks += [b.to_ndarray().reshape(-1, channels).T for b in packed.resample(frame)]
+        else:
+            blocks.append(frame.to_ndarray().reshape(-1, channels).T)
     if not blocks:
         raise NoAudioStream("no sound decodes", path=path)
     return np.concatenate(blocks, axis=1), rate
@@ -134,13 +139,17 @@ def check_speech(samples: npt.NDArray[np.float32], path: str | Path | None = Non
         raise AudioUnusable(f"the speech is silent from end to end ({level})", path=path)
 
 
-def decoded_frames(path: str | Path) -> Iterator[av.AudioFrame]:
+def decoded_frames(
+    path: str | Path, limits: Limits | None = DEFAULT_LIMITS
+) -> Iterator[av.AudioFrame]:
     """Frames of the first sound stream; damaged packets are left out with a warning.
 
     Raises:
         InputNotFound: no such file.
         NoAudioStream: not a media file, or no sound stream that decodes.
+        InputTooLarge: it is longer than `limits` allow.
     """
+    seconds = 0.0
     with open_input(path, NoAudioStream) as container:
         streams = [s for s in container.streams.audio if s.codec_context is not None]
         if not streams:
@@ -151,15 +160,18 @@ def decoded_frames(path: str | Path) -> Iterator[av.AudioFrame]:
             for packet in container.demux(stream):
                 try:
                     frames = packet.decode()
-                except (av.error.InvalidDataError, av.error.EOFError) as error:
+                except av.error.FFmpegError as error:
                     damaged += 1
-                    log.debug("%s: a packet does not decode: %s", path, error)
+                    log.debug("%s: a packet does not decode: %s", path, damage(error, path))
                     continue
                 for frame in frames:
                     decoded += frame.samples
+                    seconds += frame.samples / max(frame.sample_rate, 1)
+                    if limits is not None:
+                        limits.check_time(seconds, path)
                     yield frame
-        except av.error.InvalidDataError as error:
-            log.warning("%s: the file breaks off: %s", path, error)
+        except av.error.FFmpegError as error:
+            log.warning("%s: the file breaks off: %s", path, damage(error, path))
         if damaged:
             log.warning("%s: %d damaged sound packet(s) left out", path, damaged)
             if not decoded:
@@ -167,10 +179,10 @@ def decoded_frames(path: str | Path) -> Iterator[av.AudioFrame]:
 
 
 def _append_mono(out: bytearray, frames: list[av.AudioFrame]) -> None:
-    for frame in frames:
-        block = np.asarray(frame.to_ndarray(), dtype=np.float32)
+    for frame in frames:  # packed: PyAV miscounts the planes of eight channels
         weights = _channel_weights(frame)
-        out += (weights @ block).astype(np.float32).tobytes()
+        block = np.asarray(frame.to_ndarray(), dtype=np.float32).reshape(-1, weights.size)
+        out += (block @ weights).astype(np.float32).tobytes()
 
 
 def _channel_weights(frame: av.AudioFrame) -> npt.NDArray[np.float32]:

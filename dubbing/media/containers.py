@@ -19,7 +19,7 @@ _MP4_AUDIO = {"aac", "mp3", "alac", "ac3", "eac3", "opus", "flac"}
 _MOV_AUDIO = {"aac", "mp3", "alac", "ac3", "eac3"} | _PCM_MOV
 _MKV_AUDIO = {"aac", "mp3", "mp2", "alac", "ac3", "eac3", "opus", "flac", "vorbis", "dts"}
 _MKV_AUDIO |= {"truehd", "tta", "wavpack"} | _PCM_MKV
-_MOV_VIDEO = {"h264", "hevc", "mpeg4", "mjpeg", "prores", "av1"}
+_MOV_VIDEO = {"h264", "hevc", "mpeg4", "mjpeg", "prores", "dnxhd", "av1", "ffv1"}
 
 TEXT_SUBTITLES = frozenset({"subrip", "ass", "ssa", "webvtt", "mov_text", "text"})
 

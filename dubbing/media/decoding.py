@@ -11,9 +11,11 @@ import av
 
 from dubbing.errors import NotAVideo
 from dubbing.media import planes
+from dubbing.media.decoders import video_decoder
 from dubbing.media.hardware import NVDEC, SOFTWARE, card_decoder
 from dubbing.media.index import FrameIndex
-from dubbing.media.opening import open_input
+from dubbing.media.limits import DEFAULT_LIMITS, Limits
+from dubbing.media.opening import damage, open_input
 from dubbing.media.probe import VideoStreamInfo
 
 log = logging.getLogger(__name__)
@@ -27,9 +29,15 @@ class DecodeSession:
     """One open container with its decoder."""
 
     def __init__(
-        self, path: Path, video: VideoStreamInfo, threads: int = 0, decoder: str = SOFTWARE
+        self,
+        path: Path,
+        video: VideoStreamInfo,
+        threads: int = 0,
+        limits: Limits | None = DEFAULT_LIMITS,
+        decoder: str = SOFTWARE,
     ):
         self._path = path
+        self._limits = limits
         self._on_card = decoder == NVDEC
         self._video = video
         self._threads = threads
@@ -38,13 +46,12 @@ class DecodeSession:
         self._open()
 
     def _open(self) -> None:
-        self._container = open_input(self._path, NotAVideo)
+        self._container = open_input(self._path, NotAVideo, self._limits)
         self._stream = self._container.streams[self._video.index]
-        self._stream.thread_type = "AUTO"
-        self._stream.codec_context.thread_count = self._threads
-        self._decoder = self._stream.codec_context
         if self._on_card:
-            self._decoder = card_decoder(self._stream)
+            self._decoder = card_decoder(self._stream, self._limits)
+        else:
+            self._decoder = video_decoder(self._stream, self._threads, self._limits)
         self._fresh = True
 
     def __enter__(self) -> Self:
@@ -60,9 +67,9 @@ class DecodeSession:
         for packet in self._packets():
             try:
                 decoded = self._decoder.decode(packet)
-            except (av.error.InvalidDataError, av.error.EOFError) as error:
+            except av.error.FFmpegError as error:
                 damaged += 1
-                log.debug("%s: a packet does not decode: %s", self._path, error)
+                log.debug("%s: a packet does not decode: %s", self._path, damage(error, self._path))
                 continue
             for frame in decoded:
                 yield self._uniform(frame)
@@ -75,8 +82,8 @@ class DecodeSession:
             for packet in self._container.demux(self._stream):
                 if packet.size:
                     yield packet
-        except av.error.InvalidDataError as error:
-            log.warning("%s: the file breaks off: %s", self._path, error)
+        except av.error.FFmpegError as error:
+            log.warning("%s: the file breaks off: %s", self._path, damage(error, self._path))
         yield None
 
     def _uniform(self, frame: av.VideoFrame) -> av.VideoFrame:

@@ -8,7 +8,7 @@ from typing import Any
 import av
 
 from dubbing.errors import OptionInvalid
-from dubbing.media.pixels import is_rgb, layout_of, native_format
+from dubbing.media.pixels import has_alpha, is_rgb, layout_of, native_format
 
 OFFERED = (
     "libx264",
@@ -19,10 +19,14 @@ OFFERED = (
     "libvpx-vp9",
     "ffv1",
     "prores_ks",
+    "dnxhd",
 )
 """Named in the message for an unknown encoder; any other video encoder of the build works too."""
 
-_EVEN_NOT_NEEDED = ("ffv1", "libvpx-vp9", "prores_ks", "mpeg4")
+_EVEN_NOT_NEEDED = ("ffv1", "libvpx-vp9", "prores_ks", "mpeg4", "dnxhd")
+_ALPHA_FORMATS: dict[str, tuple[str, ...]] = {"libx265": (), "libvpx-vp9": ("yuva420p",)}
+"""Formats with alpha that these take; they name others too, and then do not start."""
+
 _CRF_MAX = {"libx264": 51, "libx265": 51, "libsvtav1": 63, "libvpx-vp9": 63}
 _NVENC_PRESETS = {
     "ultrafast": "p1", "superfast": "p1", "veryfast": "p2", "faster": "p3", "fast": "p4",
@@ -55,7 +59,8 @@ def quality_options(codec: str, crf: float | None, preset: str | None) -> dict[s
     """Encoder options for a constant quality `crf` and a speed `preset`.
 
     `crf` is the encoder's own scale (x264 and x265 0 to 51, VP9 and AV1 0 to 63, nvenc's cq 0 to
-    51); encoders without such a scale (ffv1 is lossless anyway) ignore both.
+    51); 0 is lossless for x264, x265 and VP9. Encoders without such a scale (ffv1 is
+    lossless anyway) ignore both.
 
     Raises:
         OptionInvalid: `crf` is outside the scale.
@@ -65,14 +70,16 @@ def quality_options(codec: str, crf: float | None, preset: str | None) -> dict[s
         raise OptionInvalid(f"crf {crf} is outside 0 to {top} of {codec}")
     quality = {} if crf is None else {"crf": f"{crf:g}"}
     speed = {} if preset is None else {"preset": preset}
-    if codec == "libx264":
-        return quality | speed
+    lossless = crf == 0
+    if codec == "libx264":  # its crf 0 is lossless in 8 bit only, its qp 0 in any depth
+        return ({"qp": "0"} if lossless else quality) | speed
     if codec == "libx265":
-        return quality | speed | {"x265-params": "log-level=error"}
+        params = "log-level=error" + (":lossless=1" if lossless else "")
+        return ({} if lossless else quality) | speed | {"x265-params": params}
     if codec == "libsvtav1":
         return quality | (speed if (preset or "").isdigit() else {})
     if codec == "libvpx-vp9":
-        return quality | {"b": "0", "row-mt": "1"}
+        return quality | {"b": "0", "row-mt": "1"} | ({"lossless": "1"} if lossless else {})
     if codec == "ffv1":
         return {"level": "3", "slicecrc": "1"}
     if codec.endswith("_nvenc"):
@@ -103,17 +110,63 @@ def check_encoder(codec: str) -> None:
         ) from error
 
 
+def profile_options(codec: str, pix_fmt: str) -> dict[str, str]:
+    """Encoder options that follow from the pixel format: the profile of ProRes and DNxHR."""
+    layout = layout_of(pix_fmt)
+    if layout is None:
+        return {}
+    full_chroma = layout.sub_x == 0
+    if codec == "prores_ks":
+        return {"profile": "4444" if full_chroma else "hq", "vendor": "apl0"}
+    if codec == "dnxhd":
+        deep = "dnxhr_444" if full_chroma else "dnxhr_hqx"
+        return {"profile": deep if layout.depth > 8 or full_chroma else "dnxhr_hq"}
+    return {}
+
+
+def encoding_losses(source: str, codec: str, width: int, height: int, suffix: str) -> list[str]:
+    """What of the source's pixel format an encode does not keep, in words for the user.
+
+    Args:
+        source: pixel format of the source.
+        suffix: extension of the output file.
+    """
+    target = choose_pix_fmt(source, codec, width, height)
+    old, new = layout_of(native_format(source)), layout_of(target)
+    losses = []
+    vp9_elsewhere = codec == "libvpx-vp9" and suffix not in (".webm", ".mkv")
+    if has_alpha(native_format(source)) and (not has_alpha(target) or vp9_elsewhere):
+        losses.append(
+            "the picture's alpha is not kept; --codec ffv1 or prores_ks keeps it, or libvpx-vp9 in "
+            ".webm and .mkv"
+        )
+    if old is None or new is None:
+        return losses
+    if new.depth < old.depth:
+        losses.append(f"{codec} keeps {new.depth} of {old.depth} bits per sample")
+    if new.sub_x > old.sub_x or new.sub_y > old.sub_y:
+        losses.append(f"{codec} keeps less chroma resolution: {source} becomes {target}")
+    if is_rgb(source) and not is_rgb(target):
+        losses.append(f"{codec} stores RGB as {target}")
+    return losses
+
+
 def choose_pix_fmt(source: str, codec: str, width: int, height: int) -> str:
     """The pixel format to encode: the source's where the encoder takes it, else the nearest.
 
-    Nearest loses least: first the colour family, then chroma resolution, then bit depth; of equal
-    ones the smallest wins. Pictures of odd width or height, which H.264, HEVC and AV1 can't hold
-    with subsampled chroma, get full chroma, never another size.
+    Nearest loses least: first alpha, then the colour family, chroma resolution, bit depth; of
+    equal ones the smallest wins. Pictures of odd width or height, which H.264, HEVC and AV1 can't
+    hold with subsampled chroma, get full chroma, never another size.
 
     Raises:
         OptionInvalid: the encoder takes no format of that size.
     """
-    takes = [fmt.name for fmt in video_encoder(codec).video_formats or ()]
+    alpha = _ALPHA_FORMATS.get(codec)
+    takes = [
+        fmt.name
+        for fmt in video_encoder(codec).video_formats or ()
+        if alpha is None or not has_alpha(fmt.name) or fmt.name in alpha
+    ]
     strict = codec not in _EVEN_NOT_NEEDED
     fitting = [name for name in takes if not strict or _divisible(name, width, height)]
     if source in fitting or not takes:
@@ -136,7 +189,9 @@ def _loss(source: str, target: str) -> tuple[int, ...]:
     if a is None or b is None:
         raise ValueError(f"{source} or {target} has no known layout")
     gray_a, gray_b = a.kind == "gray", b.kind == "gray"
+    alpha_a, alpha_b = has_alpha(source), has_alpha(target)
     return (
+        int(alpha_a and not alpha_b),
         int(gray_b and not gray_a),
         int(is_rgb(source) != is_rgb(target)),
         max(0, b.sub_x - a.sub_x) + max(0, b.sub_y - a.sub_y),
@@ -145,5 +200,5 @@ def _loss(source: str, target: str) -> tuple[int, ...]:
         max(0, a.sub_x - b.sub_x) + max(0, a.sub_y - b.sub_y),
         max(0, b.depth - a.depth),
         int(a.kind != b.kind),
-        int("a" in target.replace("gray", "")),
+        int(alpha_b and not alpha_a),
     )

@@ -14,6 +14,7 @@ from av.codec.hwaccel import HWAccel
 from av.video.stream import VideoStream
 
 from dubbing.errors import OptionInvalid
+from dubbing.media.limits import Limits
 
 SOFTWARE, NVDEC = "software", "nvdec"
 DECODERS = (SOFTWARE, NVDEC)
@@ -38,8 +39,9 @@ def check_decoder(name: str) -> None:
         ) from error
 
 
-def card_decoder(stream: VideoStream) -> Any:
-    """A codec context that decodes `stream` on the card where that takes the codec."""
+def card_decoder(stream: VideoStream, limits: Limits | None = None) -> Any:
+    """A codec context that decodes `stream` on the card where that takes the codec; pictures over
+    `limits` fail to decode."""
     own = stream.codec_context
     context: Any = av.CodecContext.create(
         own.codec.canonical_name, "r", HWAccel("cuda", allow_software_fallback=True)
@@ -48,4 +50,6 @@ def card_decoder(stream: VideoStream) -> Any:
     for name in ("width", "height", "pix_fmt", "colorspace", "color_range", "color_primaries",
                  "color_trc"):  # fmt: skip
         setattr(context, name, getattr(own, name))
+    if limits is not None:
+        context.options = {"max_pixels": str(limits.pixels)}
     return context

@@ -15,6 +15,10 @@ FALLBACK_RATE = Fraction(25)
 """Frames per second assumed for a frame whose duration nothing tells."""
 
 
+SHORTEST_FRAME = Fraction(1, 2000)
+"""Seconds. Time stamps that leave the frames less than this on average are taken for broken."""
+
+
 class RelativeTimes(Sequence[Fraction]):
     """Times of frames in seconds since the first frame, computed when asked for."""
 
@@ -91,7 +95,8 @@ class IndexBuilder:
     than the previous frame, else the previous PTS plus the previous duration. A PTS that is not
     later than the previous one takes the previous plus one tick; a jump back of more than one
     second (a clip joined from several) is instead continued with the previous duration, and
-    the frames after it keep their distances.
+    the frames after it keep their distances. Where hardly any time passes from the first frame to
+    the last (all stamps equal), the index spaces the frames evenly by the average rate.
     """
 
     time_base: Fraction
@@ -112,7 +117,25 @@ class IndexBuilder:
         return pts
 
     def build(self) -> FrameIndex:
+        """The index of all frames taken in so far."""
+        if self.pts and not self._plausible():
+            step = self._even_step()
+            first = self.pts[0]
+            self.pts = array("q", (first + number * step for number in range(len(self.pts))))
+            return FrameIndex(self.time_base, self.pts, self.keys, step, seekable=False)
         return FrameIndex(self.time_base, self.pts, self.keys, self._step(), self.seekable)
+
+    def _plausible(self) -> bool:
+        """Whether frames stand for SHORTEST_FRAME or longer on average."""
+        length = (self.pts[-1] - self.pts[0]) * self.time_base
+        return length >= SHORTEST_FRAME * (len(self.pts) - 1)
+
+    def _even_step(self) -> int:
+        """Ticks of a frame by the average rate."""
+        rate = self.average_rate or FALLBACK_RATE
+        if rate * SHORTEST_FRAME > 1:
+            rate = FALLBACK_RATE
+        return max(1, round(1 / (rate * self.time_base)))
 
     def _place(self, frame: av.VideoFrame) -> int:
         raw = frame.pts if frame.pts is not None else frame.dts
@@ -146,5 +169,4 @@ class IndexBuilder:
             return told
         if gap:
             return gap
-        rate = self.average_rate or FALLBACK_RATE
-        return max(1, round(1 / (rate * self.time_base)))
+        return self._even_step()

@@ -28,8 +28,9 @@ from dubbing.media.containers import (
     rules_for,
 )
 from dubbing.media.ffmpeg import run_ffmpeg
-from dubbing.media.opening import existing_file
+from dubbing.media.opening import FORMATS, PROTOCOLS, existing_file
 from dubbing.media.output import atomic_output, check_output, disk_errors, require_free_space
+from dubbing.media.pixels import has_alpha
 from dubbing.media.probe import AudioStreamInfo, MediaInfo, OtherStreamInfo, probe, require_audio
 
 __all__ = [
@@ -53,6 +54,9 @@ _FREE_RUNNING = ("mpegts", "mpeg", "mpegtsraw")
 
 _BRAND_KEYS = ("major_brand", "minor_version", "compatible_brands", "encoder")
 """Describe the source's file, not its content; the output has its own."""
+
+_OWN_CONTENT = {"protocol_whitelist": PROTOCOLS, "format_whitelist": FORMATS}
+"""Options of every input: no file, playlist or network is opened but the file itself."""
 
 _PLAIN_MP4_KEYS = {"title", "artist", "album", "album_artist", "date", "comment", "genre"}
 _PLAIN_MP4_KEYS |= {"copyright", "creation_time", "timecode"}
@@ -110,7 +114,9 @@ def mux(
     """
     target = check_output(output_path, (video_path, audio_path, source_path), overwrite)
     rules = rules_for(target)
-    picture, sound, source = probe(video_path), require_audio(audio_path), probe(source_path)
+    # all three were checked, or made, before this
+    picture, source = probe(video_path, None), probe(source_path, None)
+    sound = require_audio(audio_path, None)
     if picture.video is None:
         raise MediaFailed("the intermediate holds no picture", path=video_path)
     check_video_codec(target, picture.video.codec)
@@ -124,7 +130,7 @@ def mux(
         run_ffmpeg(_command(job, temporary, extra_metadata or {}), path=target)
         if target.exists() and not overwrite:
             check_output(output_path, (), overwrite)
-    dropped = _dropped(source, rules, plan)
+    dropped = _dropped(source, plan)
     for name in dropped:
         log.warning("%s: not taken over into %s: %s", source_path, rules.muxer, name)
     return MuxResult(
@@ -171,14 +177,12 @@ def _plan_others(source: MediaInfo, rules: ContainerRules) -> list[tuple[OtherSt
     return kept
 
 
-def _dropped(
-    source: MediaInfo, rules: ContainerRules, kept: list[tuple[OtherStreamInfo, str]]
-) -> tuple[str, ...]:
+def _dropped(source: MediaInfo, kept: list[tuple[OtherStreamInfo, str]]) -> tuple[str, ...]:
     gone = set(source.other_streams) - {stream for stream, _ in kept}
     if source.chapters:
         gone -= {stream for stream in gone if stream.codec == "bin_data"}
-    if rules.is_mov:
-        gone -= {stream for stream in gone if stream.codec == "timecode"}
+    # a time code is written from the tags: as a track in mp4 and mov, as a tag elsewhere
+    gone -= {stream for stream in gone if stream.codec == "timecode"}
     return tuple(_name(stream) for stream in sorted(gone, key=lambda stream: stream.index))
 
 
@@ -190,8 +194,8 @@ def _command(job: _Job, temporary: Path, extra: dict[str, str]) -> list[str]:
     """ffmpeg's arguments. Inputs: 0 the picture, 1 the sound, 2 the source."""
     speech = job.sound.audio[0]
     sound_offset = job.start - audio_start(job.sound.path)
-    picture = ffmpeg.input(_file(job.picture), itsoffset=_seconds(-job.shift))
-    sound = ffmpeg.input(_file(job.sound), itsoffset=_seconds(sound_offset))
+    picture = ffmpeg.input(_file(job.picture), itsoffset=_seconds(-job.shift), **_OWN_CONTENT)
+    sound = ffmpeg.input(_file(job.sound), itsoffset=_seconds(sound_offset), **_OWN_CONTENT)
     options: dict[str, Any] = {
         "c": "copy",
         "map_chapters": "2",
@@ -203,6 +207,8 @@ def _command(job: _Job, temporary: Path, extra: dict[str, str]) -> list[str]:
     if job.duration is not None:
         # with -copyts this is an absolute time; packets that start before it are kept whole
         options["t"] = _seconds_up(job.start + job.duration)
+    if job.rules.muxer in ("matroska", "webm"):
+        options["metadata:s:v:0"] = f"alpha_mode={_alpha_mode(job.picture)}"
     options |= _stream_metadata(job) | _audio_options(job, speech) | _container_options(job, extra)
     for position, (_, codec) in enumerate(job.others, start=2):
         options[f"c:{position}"] = codec
@@ -220,7 +226,8 @@ def _completed(args: list[str], job: _Job, extra: dict[str, str]) -> list[str]:
     """
     inputs = args.index("-map")
     maps = max(place for place, part in enumerate(args) if part == "-map") + 2
-    source = ["-itsoffset", _seconds(-job.shift), "-i", _file(job.source)]
+    guard = [part for key, value in _OWN_CONTENT.items() for part in (f"-{key}", value)]
+    source = ["-itsoffset", _seconds(-job.shift), *guard, "-i", _file(job.source)]
     others = [part for stream, _ in job.others for part in ("-map", f"2:{stream.index}")]
     tags = [part for tag in _global_metadata(job.source, extra) for part in ("-metadata", tag)]
     return ["-copyts", *args[:inputs], *source, *args[inputs:maps], *others, *tags, *args[maps:]]
@@ -268,6 +275,13 @@ def _audio_options(job: _Job, speech: AudioStreamInfo) -> dict[str, Any]:
     elif job.codec == "opus":
         options["b:a:0"] = OPUS_BITS_PER_CHANNEL * max(1, speech.channels)
     return options
+
+
+def _alpha_mode(picture: MediaInfo) -> str:
+    """Matroska's tag for VP8 and VP9 with an alpha plane: without it players show none."""
+    video = picture.video
+    coded = video is not None and video.codec in ("vp8", "vp9") and has_alpha(video.pix_fmt)
+    return "1" if coded else ""
 
 
 def _container_options(job: _Job, extra: dict[str, str]) -> dict[str, Any]:

@@ -129,8 +129,13 @@ def native_format(name: str) -> str:
     depth = max((c.bits for c in fmt.components), default=8)
     depth = next((d for d in (8, 10, 12, 14, 16) if d >= depth), 16)
     suffix = "" if depth == 8 else f"{depth}le"
+    alpha = has_alpha(name)
     if fmt.is_rgb or fmt.has_palette or fmt.is_bayer:
-        return "rgb24" if depth == 8 else f"gbrp{suffix}"
+        if depth == 8:
+            return "rgba" if alpha else "rgb24"
+        return f"gbrap{suffix}" if alpha else f"gbrp{suffix}"
+    if alpha:
+        return "yuva444p" if depth == 8 else f"yuva444p{max(depth, 16)}le"
     chroma = [c for c in fmt.components if c.is_chroma]
     if not chroma:
         return f"gray{suffix}"
@@ -143,6 +148,13 @@ def is_rgb(name: str) -> bool:
     """Whether the pixel format holds RGB (palettes included)."""
     fmt = av.VideoFormat(name, 16, 16)
     return bool(fmt.is_rgb or fmt.has_palette)
+
+
+@lru_cache(maxsize=128)
+def has_alpha(name: str) -> bool:
+    """Whether the pixel format has an alpha channel (a palette's transparency is none)."""
+    fmt = av.VideoFormat(name, 16, 16)
+    return not fmt.has_palette and any(component.is_alpha for component in fmt.components)
 
 
 def matrix_code(color_space: int, height: int) -> int:

@@ -19,6 +19,7 @@ from dubbing.media.pixels import (
     FULL,
     LIMITED,
     PixelLayout,
+    has_alpha,
     is_full_range,
     is_rgb,
     layout_of,
@@ -199,27 +200,35 @@ def to_native(frame: av.VideoFrame) -> av.VideoFrame:
     return convert_format(frame, native_format(frame.format.name))
 
 
-def convert_format(frame: av.VideoFrame, wanted: str) -> av.VideoFrame:
+def convert_format(frame: av.VideoFrame, wanted: str, limited: bool = False) -> av.VideoFrame:
     """The same picture in the pixel format `wanted`; `frame` itself if it has it already.
 
     Matrix and range stay what they are. yuvj formats and their plain twins differ in name only:
     their samples are copied. RGB becomes limited YUV with the matrix of `matrix_code`.
+
+    Args:
+        limited: bring full-range YUV to limited range, for encoders that know no other.
     """
     name = frame.format.name
-    if wanted == name:
-        return frame
     source, target = layout_of(name), layout_of(wanted)
     full = is_full_range(source, int(frame.color_range)) if source else frame.color_range == FULL
-    if source and target and (full or not target.always_full) and _twins(source, target):
+    narrows = limited and full and not is_rgb(wanted)
+    if wanted == name and not narrows:
+        return frame
+    same_range = (full or not target.always_full) if target else False
+    if source and target and same_range and not narrows and _twins(source, target):
         return copy_frame(frame, wanted)
     dst_full = bool(target and target.always_full) or (full and not is_rgb(name))
+    dst_full = dst_full and not narrows
     space = swscale_colorspace(matrix_code(int(frame.colorspace), frame.height))
+    # swscale takes gray for full range, whatever its tag: told so, it leaves the samples alone
+    untouched = source is not None and source.kind == "gray" and full == dst_full
     converted = frame.reformat(
         format=wanted,
         src_colorspace=space,
         dst_colorspace=space,
-        src_color_range=FULL if full else LIMITED,
-        dst_color_range=FULL if dst_full else LIMITED,
+        src_color_range=FULL if full or untouched else LIMITED,
+        dst_color_range=FULL if dst_full or untouched else LIMITED,
     )
     _copy_tags(frame, converted)
     if full != dst_full:
@@ -229,6 +238,8 @@ def convert_format(frame: av.VideoFrame, wanted: str) -> av.VideoFrame:
 
 def _twins(a: PixelLayout, b: PixelLayout) -> bool:
     """Whether two formats differ in name and nominal range only."""
+    if has_alpha(a.name) != has_alpha(b.name):
+        return False
     return replace(a, name="", always_full=False) == replace(b, name="", always_full=False)
 
 

@@ -6,6 +6,7 @@ import logging
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 from av.audio.stream import AudioStream
@@ -14,7 +15,10 @@ from av.stream import Disposition, Stream
 from av.video.stream import VideoStream
 
 from dubbing.errors import MediaFailed, NoAudioStream, NotAVideo
-from dubbing.media.opening import open_input
+from dubbing.media.decoders import video_decoder
+from dubbing.media.fields import field_order, is_interlaced
+from dubbing.media.limits import DEFAULT_LIMITS, Limits
+from dubbing.media.opening import damage, open_input
 from dubbing.media.rotation import DisplayMatrix, display_matrix, rotation_of, upright_size
 
 log = logging.getLogger(__name__)
@@ -55,11 +59,18 @@ class VideoStreamInfo:
     color_space: int = 2
     color_primaries: int = 2
     color_trc: int = 2
+    field_order: int = 0
+    """ffmpeg's AVFieldOrder, see `dubbing.media.fields`"""
 
     @property
     def display_size(self) -> tuple[int, int]:
         """(width, height) of the upright picture in stored pixels, before the aspect ratio."""
         return upright_size(self.width, self.height, self.rotation)
+
+    @property
+    def interlaced(self) -> bool:
+        """Whether a picture consists of two fields."""
+        return is_interlaced(self.field_order)
 
     @property
     def start_time(self) -> Fraction:
@@ -110,16 +121,24 @@ class MediaInfo:
     metadata: dict[str, str] = field(default_factory=dict)
 
 
-def probe(path: str | Path) -> MediaInfo:
+def probe(path: str | Path, limits: Limits | None = DEFAULT_LIMITS) -> MediaInfo:
     """Read headers and decode one picture.
+
+    Args:
+        limits: what is accepted; None for a file that was checked before or is our own.
 
     Raises:
         InputNotFound: no such regular file.
         MediaFailed: the content is not a media file.
+        InputTooLarge: the header promises more than `limits` allow.
     """
-    with open_input(path) as container:
+    with open_input(path, limits=limits) as container:
         pictures = picture_streams(container)
-        video = _video_info(container, pictures[0]) if pictures else None
+        if limits is not None:
+            limits.check_time(_seconds(container.duration) or 0, path)
+            for stream in pictures[:1]:
+                limits.check_size(stream.codec_context.width, stream.codec_context.height, path)
+        video = _video_info(container, pictures[0], limits) if pictures else None
         audio = tuple(_audio_info(s) for s in container.streams.audio if _decodable(s))
         taken = {info.index for info in audio} | ({video.index} if video else set())
         others = tuple(_other_info(s) for s in container.streams if s.index not in taken)
@@ -136,15 +155,16 @@ def probe(path: str | Path) -> MediaInfo:
         )
 
 
-def require_video(path: str | Path) -> MediaInfo:
+def require_video(path: str | Path, limits: Limits | None = DEFAULT_LIMITS) -> MediaInfo:
     """`probe`, for a file that must hold a picture stream; `.video` is then not None.
 
     Raises:
         InputNotFound: no such regular file.
         NotAVideo: not a media file, no picture stream, only cover art, or nothing decodes.
+        InputTooLarge: it is over `limits`.
     """
     try:
-        info = probe(path)
+        info = probe(path, limits)
     except MediaFailed as error:
         raise NotAVideo(error.message, path=path) from error
     if info.video is None:
@@ -152,15 +172,16 @@ def require_video(path: str | Path) -> MediaInfo:
     return info
 
 
-def require_audio(path: str | Path) -> MediaInfo:
+def require_audio(path: str | Path, limits: Limits | None = DEFAULT_LIMITS) -> MediaInfo:
     """`probe`, for a file that must hold sound; `.audio` is then not empty.
 
     Raises:
         InputNotFound: no such regular file.
         NoAudioStream: not a media file, or it holds no sound stream.
+        InputTooLarge: it is over `limits`.
     """
     try:
-        info = probe(path)
+        info = probe(path, limits)
     except MediaFailed as error:
         raise NoAudioStream(error.message, path=path) from error
     if not info.audio:
@@ -177,19 +198,22 @@ def picture_streams(container: InputContainer) -> list[VideoStream]:
     ]
 
 
-def first_frame(container: InputContainer, stream: VideoStream) -> av.VideoFrame | None:
+def first_frame(
+    container: InputContainer, stream: VideoStream, decoder: Any
+) -> av.VideoFrame | None:
     """Decode up to the first picture of `stream`; None if `PROBE_PACKETS` packets give none."""
     try:
         for number, packet in enumerate(container.demux(stream)):
             try:
-                for frame in packet.decode():
-                    return frame
-            except av.error.InvalidDataError as error:
-                log.debug("packet %d does not decode: %s", number, error)
+                for frame in decoder.decode(packet):
+                    return frame  # type: ignore[no-any-return]
+            except av.error.FFmpegError as error:
+                reason = damage(error, container.name)
+                log.debug("packet %d does not decode: %s", number, reason)
             if number >= PROBE_PACKETS:
                 return None
-    except (av.error.InvalidDataError, av.error.EOFError) as error:
-        log.debug("demuxing ended early: %s", error)
+    except av.error.FFmpegError as error:
+        log.debug("demuxing ended early: %s", damage(error, container.name))
     return None
 
 
@@ -208,8 +232,11 @@ def codec_name(stream: Stream) -> str:
     return str(stream.codec_context.codec.canonical_name)
 
 
-def _video_info(container: InputContainer, stream: VideoStream) -> VideoStreamInfo | None:
-    frame = first_frame(container, stream)
+def _video_info(
+    container: InputContainer, stream: VideoStream, limits: Limits | None
+) -> VideoStreamInfo | None:
+    decoder = video_decoder(stream, limits=limits)
+    frame = first_frame(container, stream, decoder)
     if frame is None:
         return None
     if stream.time_base is None:
@@ -236,6 +263,7 @@ def _video_info(container: InputContainer, stream: VideoStream) -> VideoStreamIn
         color_space=int(frame.colorspace),
         color_primaries=int(frame.color_primaries),
         color_trc=int(frame.color_trc),
+        field_order=field_order(decoder, frame),
     )
 
 

@@ -20,6 +20,7 @@ from dubbing.media import planes
 from dubbing.media.decoding import DecodeSession, LostPlaceError
 from dubbing.media.hardware import SOFTWARE
 from dubbing.media.index import FrameIndex, IndexBuilder
+from dubbing.media.limits import DEFAULT_LIMITS, Limits
 from dubbing.media.probe import MediaInfo, VideoStreamInfo, require_video
 
 log = logging.getLogger(__name__)
@@ -93,17 +94,26 @@ class VideoReader:
     out with a warning; what decodes is kept.
 
     Raises:
-        InputNotFound, NotAVideo: see `require_video`.
+        InputNotFound, NotAVideo, InputTooLarge: see `require_video`.
     """
 
-    def __init__(self, path: str | Path, *, threads: int = 0, decoder: str = SOFTWARE):
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        threads: int = 0,
+        limits: Limits | None = DEFAULT_LIMITS,
+        decoder: str = SOFTWARE,
+    ):
         """
         Args:
             threads: decoder threads, 0 for as many as the machine has.
+            limits: what is accepted; None for a file of our own.
             decoder: one of `hardware.DECODERS`.
         """
         self.path = Path(path)
-        self.info: MediaInfo = require_video(path)
+        self.info: MediaInfo = require_video(path, limits)
+        self._limits = limits
         if self.info.video is None:
             raise NotAVideo("the file holds no picture stream", path=path)
         self.video: VideoStreamInfo = self.info.video
@@ -159,11 +169,16 @@ class VideoReader:
 
         Raises:
             NotAVideo: not one frame decodes.
+            InputTooLarge: the frames go on beyond the limit of time.
         """
         builder = IndexBuilder(self.time_base, self.video.average_rate)
-        with DecodeSession(self.path, self.video, self._threads, self._decoder) as session:
+        with self._session() as session:
             for number, frame in enumerate(session.frames()):
                 pts = builder.add(frame)
+                if self._index is not None and number < self._index.count:
+                    pts = self._index.pts[number]
+                if self._limits is not None:
+                    self._limits.check_time((pts - builder.pts[0]) * self.time_base, self.path)
                 yield self._decoded(number, pts, frame, builder.pts[0])
         if not builder.pts:
             raise NotAVideo("no frame of the picture stream decodes", path=self.path)
@@ -178,7 +193,7 @@ class VideoReader:
             MediaFailed: the file decodes differently from the pass that numbered it.
         """
         self._check_range(start, stop)
-        with DecodeSession(self.path, self.video, self._threads, self._decoder) as session:
+        with self._session() as session:
             yield from self._run(session, start, stop)
 
     def read_indices(self, indices: Sequence[int]) -> Iterator[DecodedFrame]:
@@ -188,7 +203,7 @@ class VideoReader:
         if any(b < a for a, b in pairwise(indices)):
             raise ValueError("indices must be sorted")
         self._check_range(indices[0], indices[-1] + 1)
-        with DecodeSession(self.path, self.video, self._threads, self._decoder) as session:
+        with self._session() as session:
             groups = _grouped(sorted(set(indices)))
             wanted = iter(indices)
             target = next(wanted)
@@ -205,11 +220,14 @@ class VideoReader:
         if chunk < 1:
             raise ValueError(f"chunk must be at least 1, got {chunk}")
         self._check_range(start, stop)
-        with DecodeSession(self.path, self.video, self._threads, self._decoder) as session:
+        with self._session() as session:
             for high in range(stop, start, -chunk):
                 held = list(self._run(session, max(start, high - chunk), high))
                 while held:
                     yield held.pop()
+
+    def _session(self) -> DecodeSession:
+        return DecodeSession(self.path, self.video, self._threads, self._limits, self._decoder)
 
     def _decoded(self, number: int, pts: int, frame: av.VideoFrame, first: int) -> DecodedFrame:
         return DecodedFrame(number, pts, self.time_base, frame, self.video.rotation, first)

@@ -17,10 +17,16 @@ from typing import Any, Self
 import av
 
 from dubbing.errors import MediaFailed, OptionInvalid
-from dubbing.media.encoders import choose_pix_fmt, quality_options, video_encoder
+from dubbing.media.encoders import (
+    choose_pix_fmt,
+    profile_options,
+    quality_options,
+    video_encoder,
+)
+from dubbing.media.fields import FieldMarker, code_fields
 from dubbing.media.index import FALLBACK_RATE
 from dubbing.media.output import disk_errors
-from dubbing.media.pixels import FULL, LIMITED, UNSPECIFIED, is_rgb, matrix_code
+from dubbing.media.pixels import FULL, LIMITED, UNSPECIFIED, has_alpha, is_rgb, matrix_code
 from dubbing.media.planes import convert_format
 from dubbing.media.probe import VideoStreamInfo
 
@@ -31,6 +37,13 @@ MAX_TIMESCALE = 2**31 - 1
 
 DEFAULT_CRF = 14.0
 """Visually lossless for x264: the pictures were compressed once before."""
+
+
+LIMITED_ONLY = ("prores",)
+"""Codecs whose pictures are always of limited range."""
+
+FIELD_CODECS = ("h264", "mpeg2video", "mpeg4", "prores", "ffv1")
+"""Codecs whose encoders know fields."""
 
 
 class VideoWriter:
@@ -82,12 +95,14 @@ class VideoWriter:
         self.shift = 0
         """ticks added to every PTS, because no container holds times before 0; mostly 0"""
         self.frames = 0
-        self.container_format = container_format(self.codec_name, like.time_base)
+        self.container_format = container_format(self.codec_name, like, self.pix_fmt)
+        self._marker: FieldMarker | None = None
         if self.pix_fmt != like.pix_fmt:
             log.info("encoding %s as %s", like.pix_fmt, self.pix_fmt)
         if like.display_matrix is not None and self.container_format == "nut":
             raise OptionInvalid(f"{codec} can't be written with the source's rotation")
-        quality = quality_options(codec, crf, preset) | (options or {})
+        quality = quality_options(codec, crf, preset) | profile_options(codec, self.pix_fmt)
+        quality |= options or {}
         with disk_errors(self.path):
             self._container = av.open(
                 str(self.path), "w", format=self.container_format,
@@ -139,7 +154,7 @@ class VideoWriter:
         if duration:
             self._durations[pts] = duration
         self.frames += 1
-        ready = self._converted(frame)
+        ready = self._marked(self._converted(frame))
         kept = (ready.pts, ready.time_base, ready.pict_type, ready.duration)
         ready.pts, ready.time_base, ready.pict_type = pts, self._time_base, 0
         ready.duration = duration or 0
@@ -195,15 +210,22 @@ class VideoWriter:
             self._container.mux(packet)
 
     def _converted(self, frame: av.VideoFrame) -> av.VideoFrame:
-        if frame.format.name == self.pix_fmt:
+        return convert_format(frame, self.pix_fmt, self.codec_name in LIMITED_ONLY)
+
+    def _marked(self, frame: av.VideoFrame) -> av.VideoFrame:
+        if not self._like.interlaced or self.codec_name not in FIELD_CODECS:
             return frame
-        return convert_format(frame, self.pix_fmt)
+        if self._marker is None:
+            self._marker = FieldMarker(frame, self._like.field_order, self._time_base)
+        return self._marker.mark(frame)
 
     def _color(self) -> tuple[int, int]:
         """(range, matrix) tags of the encoded pictures."""
         like = self._like
         if is_rgb(like.pix_fmt) and not is_rgb(self.pix_fmt):
             return LIMITED, matrix_code(UNSPECIFIED, like.height)
+        if self.codec_name in LIMITED_ONLY:
+            return LIMITED, like.color_space
         full = any("yuvj" in name for name in (like.pix_fmt, self.pix_fmt))
         return FULL if full else like.color_range, like.color_space
 
@@ -221,6 +243,8 @@ class VideoWriter:
         context.sample_aspect_ratio = like.sample_aspect_ratio
         context.color_range, context.colorspace = self._color()
         context.color_primaries, context.color_trc = like.color_primaries, like.color_trc
+        if like.interlaced and self.codec_name in FIELD_CODECS:
+            code_fields(context, like.field_order)
         if like.display_matrix is not None:
             if not hasattr(stream, "set_display_matrix"):
                 raise MediaFailed(
@@ -230,9 +254,20 @@ class VideoWriter:
         return stream
 
 
-def container_format(codec_name: str, time_base: Fraction) -> str:
-    """Muxer of the intermediate for that codec: mp4, mov or nut."""
-    if time_base.denominator > MAX_TIMESCALE:
+def container_format(codec_name: str, like: VideoStreamInfo, pix_fmt: str) -> str:
+    """Muxer of the intermediate for that codec: mp4, mov, nut, or matroska.
+
+    Matroska counts milliseconds only, but alone takes VP9's alpha, and colour tags that are not
+    complete of a codec that has no place for them itself (in mp4 their range would be lost).
+    """
+    colours = (like.color_space, like.color_primaries, like.color_trc)
+    complete = UNSPECIFIED not in colours
+    tagged = like.color_range != 0 or any(tag != UNSPECIFIED for tag in colours)
+    if (codec_name == "vp9" and has_alpha(pix_fmt)) or (
+        codec_name == "ffv1" and tagged and not complete
+    ):
+        return "matroska"
+    if like.time_base.denominator > MAX_TIMESCALE:
         return "nut"
     if codec_name in ("h264", "hevc", "av1", "vp9", "ffv1", "mpeg4"):
         return "mp4"
@@ -241,18 +276,19 @@ def container_format(codec_name: str, time_base: Fraction) -> str:
     return "nut"
 
 
-def codec_muxer(codec: str, time_base: Fraction) -> str:
-    """Muxer of the intermediate for the encoder `codec`.
+def codec_muxer(codec: str, like: VideoStreamInfo) -> str:
+    """Muxer of the intermediate for the encoder `codec` and pictures `like` the source's.
 
     Raises:
         OptionInvalid: there is no such encoder.
     """
-    return container_format(str(video_encoder(codec).canonical_name), time_base)
+    pix_fmt = choose_pix_fmt(like.pix_fmt, codec, like.width, like.height)
+    return container_format(str(video_encoder(codec).canonical_name), like, pix_fmt)
 
 
 def clock_options(muxer: str, time_base: Fraction) -> dict[str, str]:
     """Options with which that muxer keeps times to the tick of `time_base`."""
-    if muxer == "nut":
+    if muxer not in ("mp4", "mov"):
         return {}
     clock = str(time_base.denominator)
     return {"video_track_timescale": clock, "movie_timescale": clock}

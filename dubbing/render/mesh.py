@@ -28,7 +28,7 @@ class RenderMesh:
 
     Attributes:
         triangles: [F, 3], the model's surface first.
-        surface: number of surface triangles.
+        surface: number of surface triangles; first_ring: of these and those of the mouth.
         one_sided: [F] True for the mouth: closed lips that overlap show none of it.
         colours: [V + R, 3] PNCC colours (zero on rings).
         lips: [V + R] 1 on and around the lips, 0 elsewhere.
@@ -38,6 +38,7 @@ class RenderMesh:
 
     triangles: Tensor
     surface: int
+    first_ring: int
     one_sided: Tensor
     colours: Tensor
     lips: Tensor
@@ -72,6 +73,7 @@ class RenderMesh:
         return cls(
             torch.from_numpy(triangles).to(device),
             surface,
+            surface + len(model.mouth),
             one_sided.to(device),
             colours,
             lips,
@@ -82,8 +84,8 @@ class RenderMesh:
 
     def to(self, device: torch.device | str) -> RenderMesh:
         return RenderMesh(
-            self.triangles.to(device), self.surface, self.one_sided.to(device),
-            self.colours.to(device),
+            self.triangles.to(device), self.surface, self.first_ring,
+            self.one_sided.to(device), self.colours.to(device),
             self.lips.to(device), self.mask.to(device), self.middle.to(device),
             self.mouth.to(device),
         )  # fmt: skip

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from dubbing.geometry.pose import apply_pose, rotation_matrix
 from dubbing.geometry.raster import Raster, rasterize
+from dubbing.geometry.topology import LIPS
 from dubbing.models.geometry_net import VERTEX_SCALE
 from dubbing.models.renderer import Correspondence, blurred
 from dubbing.render.mesh import RenderMesh, extended_displacement
@@ -21,6 +22,7 @@ from dubbing.render.mesh import RenderMesh, extended_displacement
 WINDOW = (144, 192)  # height, width in window pixels; multiples of the latent stride
 LIP_WINDOW = (80, 120)
 FEATHER = 2.5  # window pixels: smooths the mask's facets
+RING_MOVED = 1.0  # window pixels: surroundings that moved farther are replaced
 FACE_HEIGHT = 170.0  # window pixels from forehead to chin, as in a 256-px face crop
 
 
@@ -88,6 +90,21 @@ def target_maps(mesh: RenderMesh, states: FaceStates) -> TargetMaps:
     return TargetMaps(maps[:, :3] * face, lips.clamp(0, 1), mask.clamp(0, 1), raster)
 
 
+def needed_mask(mesh: RenderMesh, maps: TargetMaps, moved: Tensor) -> Tensor:
+    """The mask without the surroundings of the face where these need not change.
+
+    Neck, hair and background beside the outline are replaced only as far as geometry has moved
+    there: where it has not, the source itself is the best picture of them.
+
+    Args:
+        moved: [B, 1, h, w] distance in window pixels between source and target geometry.
+    """
+    triangle = maps.raster.triangle[:, None]
+    inside = (triangle >= 0) & (triangle < mesh.first_ring)
+    need = torch.where(inside, 1.0, 1 - torch.exp(-((moved / RING_MOVED) ** 2)))
+    return maps.mask * blurred(need, FEATHER)
+
+
 def _edge_ramp(like: Tensor, width: int = 6) -> Tensor:
     """[1, 1, h, w]: 0 on the window's edge, 1 from `width` pixels on."""
     h, w = like.shape[-2:]
@@ -138,7 +155,8 @@ def correspond(
     relative = torch.unflatten(references.rotation, 0, grouped).transpose(-1, -2)
     relative = relative @ target.rotation[:, None]
     trace = relative.diagonal(dim1=-2, dim2=-1).sum(-1)
-    return Correspondence(place, maps[:, :, 2], ((trace - 1) / 2).clamp(-1, 1).acos())
+    turn = ((trace - 1) / 2).clamp(-1, 1).acos()
+    return Correspondence(place, maps[:, :, 2], turn, cost[:, :, list(LIPS), 0].mean(2))
 
 
 def lip_corner(mesh: RenderMesh, states: FaceStates, pose: Tensor) -> Tensor:
@@ -160,6 +178,15 @@ def part_of(raster: Raster, corner: Tensor, size: tuple[int, int]) -> Raster:
     )
 
 
+def part_of_match(
+    match: Correspondence, count: int, corner: Tensor, size: tuple[int, int]
+) -> Correspondence:
+    """Equal parts of a correspondence with its last `count` references."""
+    place = cut(match.place[:, -count:].movedim(-1, 2), corner, size).movedim(2, -1)
+    cost = cut(match.cost[:, -count:], corner, size)
+    return Correspondence(place, cost, match.turn[:, -count:], match.mouth[:, -count:])
+
+
 def cut(maps: Tensor, corner: Tensor, size: tuple[int, int]) -> Tensor:
     """Parts [B, ..., h, w] of maps [B, ..., H, W] at corners [B, 2] (y, x)."""
     height, width = size
@@ -178,3 +205,18 @@ def put(part: Tensor, corner: Tensor, size: tuple[int, int]) -> Tensor:
         for p, (y, x) in zip(part, corner.tolist(), strict=True)
     ]
     return torch.stack(padded)
+
+
+def mouth_latent(by_face: Tensor, by_lips: Tensor, lips: Tensor, corner: Tensor) -> Tensor:
+    """What both heads read around the mouth, fused by the lip mask as in the paper.
+
+    Args:
+        by_face: [B, D, H/4, W/4] of the window; by_lips: [B, D, h/4, w/4] of the lip window.
+        lips: [B, 1, h, w] lip mask of the lip window; corner: [B, 2] of it, in window pixels.
+
+    Returns:
+        [B, D, h/4, w/4].
+    """
+    around = cut(by_face, corner // 4, (by_lips.shape[-2], by_lips.shape[-1]))
+    fused: Tensor = around + (by_lips - around) * F.avg_pool2d(lips, 4)
+    return fused

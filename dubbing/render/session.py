@@ -7,7 +7,7 @@ of the frame, so that a large face is not a small picture enlarged.
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -17,12 +17,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dubbing.geometry.morphable import MorphableModel
-from dubbing.geometry.pose import apply_pose
+from dubbing.geometry.topology import LIPS
 from dubbing.models.attention import Attended
 from dubbing.models.renderer import (
     Correspondence,
-    GuidedHead,
-    ReferenceLatents,
+    LipReferences,
+    Priors,
     Renderer,
     blurred,
     mix,
@@ -30,6 +30,8 @@ from dubbing.models.renderer import (
 )
 from dubbing.render.compose import match_colour
 from dubbing.render.mesh import RenderMesh, extended_vertices
+from dubbing.render.precision import convolution_dtype
+from dubbing.render.registration import Registration, carried, shifted
 from dubbing.render.scene import (
     LIP_WINDOW,
     WINDOW,
@@ -40,16 +42,22 @@ from dubbing.render.scene import (
     face_states,
     face_windows,
     lip_corner,
-    part_of,
+    mouth_latent,
+    needed_mask,
+    part_of_match,
     put,
     reference_maps,
     target_maps,
 )
 from dubbing.render.window import cut_window
 
-MAX_COPIED = 8  # lip references whose pixels are copied; attention itself sees all of them
+MAX_LIPS = 8  # references of the bank that a frame's attention reads: those deformed most like it
+MAX_COARSE = 8  # references whose coarse band is mixed, and
+MAX_DETAIL = 4  # references whose detail is copied; the weights of the others are next to nothing
 APART = 0.7  # logit per frame of distance: of face references that fit alike the nearest in time
 # is preferred, whose light and pose are the frame's own
+MAX_KEPT = 12  # details kept at a time: they are four times the size of their pictures
+MAX_APART = 3  # frames, from where on, and for the bank, time makes no more difference
 MIN_ALPHA = 1 / 512  # below half a code value a blend shows nothing
 
 
@@ -60,12 +68,15 @@ class FacePicture:
     Attributes:
         pixels: [H, W, 3] uint8 RGB region of the frame; origin: its (x, y) there.
         beta: [E] tracked expression; pose: [6] in frame pixels.
+        offset: [V + R, 2] its registration where that is known (`RenderSession.register`); None:
+            it is found from the pixels.
     """
 
     pixels: NDArray[np.uint8]
     origin: tuple[int, int]
     beta: Tensor
     pose: Tensor
+    offset: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -85,15 +96,27 @@ class _Reference:
 
     Attributes:
         coarse: [3, 144, 192] its window without detail, 0..1.
-        detail: [3, H, W] what the coarse band lacks, in the frame's own pixels.
-        origin: [2] (x, y) of `detail` in the frame.
+        pixels: [H, W, 3] uint8; origin: [2] (x, y) of them in the frame.
+        offset: [V + R, 2] registration of the geometry, in window pixels.
+        states: registered geometry.
+        texture: [1, 1, D, h/4, w/4] latents.
     """
 
     coarse: Tensor
-    detail: Tensor
+    pixels: NDArray[np.uint8]
     origin: Tensor
+    offset: Tensor
     states: FaceStates
-    latents: ReferenceLatents
+    texture: Tensor
+
+
+@dataclass(frozen=True)
+class _Sources:
+    """References, where the target lies in them, and how much attention each of them gets."""
+
+    references: list[_Reference]
+    match: Correspondence
+    found: Attended
 
 
 class RenderSession:
@@ -115,11 +138,26 @@ class RenderSession:
     ):
         self.renderer, self.model, self.mesh, self.template = renderer, model, mesh, template
         self.device = model.mean.device
+        self.dtype = convolution_dtype(self.device)
         self._cache: OrderedDict[int, _Reference] = OrderedDict()
-        bank = [self._encode(picture, lips_only=True) for picture in lip_references]
-        self._lips = bank
-        self._lip_states = _join([r.states for r in bank])
-        self._lip_latents = _join_latents([r.latents for r in bank])
+        tracked = [self._tracked(picture) for picture in lip_references]
+        windows = [
+            self._window(picture, states)
+            for picture, states in zip(lip_references, tracked, strict=True)
+        ]
+        self.registration = Registration(mesh, torch.cat(windows), _join(tracked))
+        bank = [
+            self._encode(picture, states, window, offset)
+            for picture, states, window, offset in zip(
+                lip_references, tracked, windows, self.registration.offset, strict=True
+            )
+        ]
+        self._bank = bank
+        self._details: OrderedDict[int, tuple[_Reference, Tensor]] = OrderedDict()
+        self._bank_states = _join([r.states for r in bank])
+        self._lip_references = renderer.lip_references(
+            _joined([r.texture for r in bank]), reference_maps(mesh, self._bank_states)[None]
+        )
 
     @torch.inference_mode()
     def render(
@@ -139,85 +177,115 @@ class RenderSession:
                 their numbers, under which their encodings are kept while they stay in use.
             strength: 0..1 weight of the result against the source (eases transitions).
         """
-        face = [self._reference(number, picture) for number, picture in references]
+        near = [self._reference(number, picture) for number, picture in references]
         while len(self._cache) > 2 * len(references):
             self._cache.popitem(last=False)
         pose = frame.pose[None].to(self.device)
-        moved = displacement[None].to(self.device)
-        target = self._states(moved, pose)
+        source, target = self._geometry(key, frame, displacement[None].to(self.device))
         maps = target_maps(self.mesh, target)
         corner = lip_corner(self.mesh, target, pose)
-        face_states_ = _join([r.states for r in face])
-        match = correspond(maps.raster, target, face_states_, len(face))
-        lip_match = correspond(
-            part_of(maps.raster, corner, LIP_WINDOW), target, self._lip_states, len(self._lips),
-            corner,
-        )  # fmt: skip
-        latents = _join_latents([r.latents for r in face])
-        by_face, by_lips = self._attend(maps, corner, latents, match, lip_match)
-        apart = torch.tensor([abs(number - key) for number, _ in references], device=self.device)
-        nearness = -APART * apart[:, None, None]
+        like = self._alike(target)
+        bank = [self._bank[k] for k in like.tolist()]
+        lip_states, lips = self._bank_states[like], _chosen(self._lip_references, like)
+        face = [*near, *bank]
+        states = _join([*(r.states for r in near), lip_states])
+        match = correspond(maps.raster, target, states, len(face))
+        lip_match = part_of_match(match, len(bank), corner, LIP_WINDOW)
+        by_face = self.renderer.face(_joined([r.texture for r in face]), match)
+        by_lips = self._attend_lips(maps, corner, lips, lip_match)
+        apart = [min(abs(number - key), MAX_APART) for number, _ in references]
+        apart += [MAX_APART] * len(bank)
+        nearness = -APART * torch.tensor(apart, device=self.device)[:, None, None]
         by_face = Attended(by_face.value, by_face.reference_logits + nearness)
-        source = self._tracked(frame)
         drift = self._drift(maps, target, source)
-        return self._compose(
-            frame, target, maps, corner, face, match, lip_match, by_face, by_lips, drift, strength
-        )
+        maps = replace(maps, mask=needed_mask(self.mesh, maps, drift))
+        by_region = _Sources(face, match, by_face), _Sources(bank, lip_match, by_lips)
+        return self._compose(frame, target, maps, corner, *by_region, drift, strength)
 
     def forget(self) -> None:
         """Drop the encoded face references: their keys will be given to other frames."""
         self._cache.clear()
+
+    def _fast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None)
 
     def _states(self, moved: Tensor, pose: Tensor) -> FaceStates:
         vertices = extended_vertices(self.template + moved, self.template, pose)
         return face_states(vertices, moved, pose, face_windows(self.mesh, pose))
 
     def _tracked(self, picture: FacePicture) -> FaceStates:
-        """The geometry that a picture shows."""
+        """The geometry that the tracker saw in a picture."""
         moved = self.model.expression_vertices(picture.beta[None].to(self.device))
         return self._states(moved, picture.pose[None].to(self.device))
 
+    def _geometry(
+        self, key: int, frame: FacePicture, displacement: Tensor
+    ) -> tuple[FaceStates, FaceStates]:
+        """Registered geometry of a frame: as it is, and with another displacement [1, V, 3]."""
+        tracked = self._tracked(frame)
+        target = self._states(displacement, frame.pose[None].to(self.device))
+        known = key in self._cache and frame.offset is None
+        offset = self._cache[key].offset if known else self._registered(frame, tracked)
+        moved = (target.vertices - tracked.vertices)[0, :, :2].norm(dim=-1) / target.window[0, 2]
+        kept = carried(offset, tracked, moved)
+        return shifted(tracked, offset[None]), shifted(target, kept[None])
+
+    def _alike(self, target: FaceStates) -> Tensor:
+        """Indices of the bank's references whose lips are deformed most like the target's."""
+        lips = list(LIPS)
+        away = self._bank_states.displacement[:, lips] - target.displacement[:, lips]
+        distance = away.norm(dim=-1).mean(1)
+        nearest: Tensor = distance.topk(min(MAX_LIPS, len(distance)), largest=False).indices
+        return nearest
+
     def _reference(self, key: int, picture: FacePicture) -> _Reference:
         if key not in self._cache:
-            self._cache[key] = self._encode(picture, lips_only=False)
+            states = self._tracked(picture)
+            window = self._window(picture, states)
+            offset = self._registered(picture, states, window)
+            self._cache[key] = self._encode(picture, states, window, offset)
         self._cache.move_to_end(key)
         return self._cache[key]
 
-    @torch.inference_mode()
-    def _encode(self, picture: FacePicture, lips_only: bool) -> _Reference:
-        """Encode one reference; a lip reference keeps only the pixels around the mouth."""
-        pose = picture.pose[None].to(self.device)
-        states = self._tracked(picture)
-        window = states.window[0].cpu().numpy()
-        seen = cut_window(picture.pixels, picture.origin, window)
-        image = _to_tensor(seen, self.device)
-        maps = reference_maps(self.mesh, states)
-        latents = self.renderer.encode_references(image[None], maps[None])
-        pixels, origin = picture.pixels, picture.origin
-        if lips_only:
-            mouth = apply_pose(self.mesh.mouth.expand(1, 1, 3), pose)[0, 0, :2].cpu().numpy()
-            pixels, origin = _around(picture, mouth, float(window[2]))
-        blur = self.renderer.config.blur
-        full = pixels.astype(np.float32) / 255
-        low = cv2.GaussianBlur(
-            full, (0, 0), blur * max(float(window[2]), 0.5), borderType=cv2.BORDER_REPLICATE
-        )
-        detail = torch.from_numpy(full - low).to(self.device).permute(2, 0, 1).contiguous()
-        place = torch.tensor(origin, device=self.device).float()
-        return _Reference(blurred(image, blur)[0], detail, place, states, latents)
+    def register(self, picture: FacePicture) -> Tensor:
+        """Offsets [V + R, 2] of a frame's mesh in window pixels, see `Registration.register`."""
+        return self._registered(picture, self._tracked(picture))
 
-    def _attend(
-        self, maps: TargetMaps, corner: Tensor, latents: ReferenceLatents,
-        match: Correspondence, lip_match: Correspondence,
-    ) -> tuple[Attended, Attended]:  # fmt: skip
+    def _registered(
+        self, picture: FacePicture, states: FaceStates, window: Tensor | None = None
+    ) -> Tensor:
+        if picture.offset is not None:
+            return picture.offset.to(self.device)
+        window = self._window(picture, states) if window is None else window
+        return self.registration.register(window, states)
+
+    def _window(self, picture: FacePicture, states: FaceStates) -> Tensor:
+        """[1, 3, 144, 192] in 0..1."""
+        window = states.window[0].cpu().numpy()
+        return _to_tensor(cut_window(picture.pixels, picture.origin, window), self.device)
+
+    @torch.inference_mode()
+    def _encode(
+        self, picture: FacePicture, tracked: FaceStates, image: Tensor, offset: Tensor
+    ) -> _Reference:
+        """Encode one reference; `image` is its window."""
+        states = shifted(tracked, offset[None])
+        with self._fast():
+            texture = self.renderer.encode_textures(image[None]).float()
+        coarse = blurred(image, self.renderer.config.blur)[0]
+        place = torch.tensor(picture.origin, device=self.device).float()
+        return _Reference(coarse, picture.pixels, place, offset, states, texture)
+
+    def _attend_lips(
+        self, maps: TargetMaps, corner: Tensor, lips: LipReferences, match: Correspondence
+    ) -> Attended:
         r = self.renderer
-        geometry = r.encode_target(maps.pncc)
-        lip_geometry = cut(geometry, corner // 4, (LIP_WINDOW[0] // 4, LIP_WINDOW[1] // 4))
-        lip_pncc = cut(maps.pncc, corner, LIP_WINDOW)
-        lips = cut(maps.lips, corner, LIP_WINDOW)
-        by_face = r.attend(r.face, geometry, maps.pncc, latents, match, maps.mask)
-        by_lips = r.attend(r.lip, lip_geometry, lip_pncc, self._lip_latents, lip_match, lips)
-        return by_face, by_lips
+        with self._fast():
+            geometry = r.encode_target(maps.pncc).float()
+        geometry = cut(geometry, corner // 4, (LIP_WINDOW[0] // 4, LIP_WINDOW[1] // 4))
+        pncc, seen = cut(maps.pncc, corner, LIP_WINDOW), cut(maps.lips, corner, LIP_WINDOW)
+        found: Attended = r.lip(geometry, pncc, lips, match, seen)
+        return found
 
     def _drift(self, maps: TargetMaps, target: FaceStates, source: FaceStates) -> Tensor:
         """[1, 1, h, w] distance between target and source geometry in window pixels."""
@@ -226,8 +294,7 @@ class RenderSession:
 
     def _compose(
         self, frame: FacePicture, target: FaceStates, maps: TargetMaps, corner: Tensor,
-        face: list[_Reference], match: Correspondence, lip_match: Correspondence,
-        by_face: Attended, by_lips: Attended, drift: Tensor, strength: float,
+        face: _Sources, mouth: _Sources, drift: Tensor, strength: float,
     ) -> Patch:  # fmt: skip
         """Copy pixels at the frame's resolution, repair, match colours."""
         r = self.renderer
@@ -239,23 +306,20 @@ class RenderSession:
         grid = _pixel_grid(x0, y0, width, height, window)
         plain = _sample(torch.cat([maps.mask, lips, drift], 1), grid, WINDOW)
         mask, lip_weight, moved = plain[:1], plain[1:2], plain[2:3]
-        copied = self._copy(face, match, by_face, grid, WINDOW, r.face)
+        made = self._copy(face, maps.mask, grid, WINDOW, r.face)
         rect = _inner_rect(lip_weight[0])
         if rect is not None:
             top, bottom, left, right = rect
             part = grid[top:bottom, left:right] - corner[0].flip(0)
             inside = cut(maps.lips, corner, LIP_WINDOW)
-            best = _strongest(by_lips.reference_logits, inside, MAX_COPIED)
-            lip_copy = self._copy(
-                [self._lips[k] for k in best.tolist()],
-                Correspondence(lip_match.place[:, best], lip_match.cost, lip_match.turn),
-                Attended(by_lips.value, by_lips.reference_logits[:, best]),
-                part, LIP_WINDOW, r.lip,
-            )  # fmt: skip
             weight = lip_weight[:, top:bottom, left:right]
-            area = copied[:, top:bottom, left:right]
-            copied[:, top:bottom, left:right] = area + (lip_copy - area) * weight
-        made = copied + self._repair(maps, lips, corner, by_face, by_lips, copied, grid)
+            area = made[:, top:bottom, left:right]
+            area += (self._copy(mouth, inside, part, LIP_WINDOW, r.lip) - area) * weight
+            latent = mouth_latent(face.found.value, mouth.found.value, inside, corner)
+            area += (
+                self._repair(latent, cut(maps.pncc, corner, LIP_WINDOW), made, grid, corner, part)
+                * weight
+            )
         region = frame.pixels[
             y0 - frame.origin[1] : y0 - frame.origin[1] + height,
             x0 - frame.origin[0] : x0 - frame.origin[0] + width,
@@ -268,37 +332,55 @@ class RenderSession:
         return Patch(rgb.cpu().numpy(), alpha.cpu().numpy(), x0, y0)
 
     def _copy(
-        self, references: list[_Reference], match: Correspondence, found: Attended, grid: Tensor,
-        size: tuple[int, int], head: GuidedHead,
+        self, sources: _Sources, seen: Tensor, grid: Tensor, size: tuple[int, int],
+        head: Priors,
     ) -> Tensor:  # fmt: skip
-        """Two-band copy (see `copy_pixels`): the coarse band on the window's grid, enlarged; the
-        detail at the frame's own pixels. [3, H, W]."""
-        coarse = sample_pixels(torch.stack([r.coarse for r in references])[None], match.place)
-        out = _sample(mix(coarse, found.reference_logits), grid, size)
-        sharpness = self.renderer.detail_sharpness(head)
-        weights = _sample(found.reference_logits, grid, size).mul(sharpness).softmax(0)
-        places = _sample(match.place[0].permute(0, 3, 1, 2).flatten(0, 1)[None], grid, size)
-        places = places.view(len(references), 2, *places.shape[1:]).permute(0, 2, 3, 1)
-        for reference, weight, place in zip(references, weights, places, strict=True):
+        """Two-band copy (see `copy_pixels`) where `seen` [1, 1, h, w] counts: the coarse band on
+        the window's grid, enlarged; the detail at the frame's own pixels. [3, H, W]."""
+        logits, place = sources.found.reference_logits, sources.match.place
+        best = _strongest(logits, seen, MAX_COARSE)
+        references = [sources.references[k] for k in best.tolist()]
+        logits, place = logits[:, best], place[:, best]
+        coarse = sample_pixels(torch.stack([r.coarse for r in references])[None], place)
+        out = _sample(mix(coarse, logits), grid, size)
+        sharp = logits * head.detail_sharpness
+        best = _strongest(sharp, seen, MAX_DETAIL)
+        weights = _sample(sharp[:, best], grid, size).softmax(0)
+        places = _sample(place[0, best].permute(0, 3, 1, 2).flatten(0, 1)[None], grid, size)
+        places = places.view(len(best), 2, *places.shape[1:]).permute(0, 2, 3, 1)
+        for k, weight, found in zip(best.tolist(), weights, places, strict=True):
             # window pixels of the reference -> frame pixels -> pixels of its stored picture
+            reference = references[k]
             window = reference.states.window[0]
-            there = place * window[2] + (window[:2] - reference.origin)
-            detail = sample_pixels(reference.detail[None, None], there[None, None])[0, 0]
-            out += detail * weight
+            there = found * window[2] + (window[:2] - reference.origin)
+            detail = self._detail(reference)
+            out += sample_pixels(detail[None, None], there[None, None], "bicubic")[0, 0] * weight
         return out
 
+    def _detail(self, reference: _Reference) -> Tensor:
+        """What a reference's coarse band lacks: [3, H, W] in the frame's own pixels."""
+        key = id(reference)
+        if key not in self._details:
+            full = reference.pixels.astype(np.float32) / 255
+            sigma = self.renderer.config.blur * max(float(reference.states.window[0, 2]), 0.5)
+            low = cv2.GaussianBlur(full, (0, 0), sigma, borderType=cv2.BORDER_REPLICATE)
+            found = torch.from_numpy(full - low).to(self.device).permute(2, 0, 1).contiguous()
+            self._details[key] = (reference, found)
+            while len(self._details) > MAX_KEPT:
+                self._details.popitem(last=False)
+        self._details.move_to_end(key)
+        return self._details[key][1]
+
     def _repair(
-        self, maps: TargetMaps, lips: Tensor, corner: Tensor, by_face: Attended,
-        by_lips: Attended, copied: Tensor, grid: Tensor,
+        self, latent: Tensor, pncc: Tensor, copied: Tensor, grid: Tensor, corner: Tensor,
+        part: Tensor,
     ) -> Tensor:  # fmt: skip
-        """The decoder's correction, computed on the window and enlarged to the native pixels."""
-        small = F.avg_pool2d(lips, 4)
-        tokens = (WINDOW[0] // 4, WINDOW[1] // 4)
-        lip_latent = put(by_lips.value, corner // 4, tokens)
-        latent = by_face.value * (1 - small) + lip_latent * small
-        window_copy = _to_window(copied, grid)
-        correction = self.renderer.decoder(latent, maps.pncc, window_copy)
-        return _sample(correction, grid, WINDOW)
+        """The decoder's correction of the mouth, computed on the lip window and enlarged to the
+        native pixels `part` [h, w, 2] of it; `copied` [3, H, W] lies on `grid` of the window."""
+        seen = _to_window(copied, grid - corner[0].flip(0), LIP_WINDOW)
+        with self._fast():
+            correction = self.renderer.decoder(latent, pncc, seen).float()
+        return _sample(correction, part, LIP_WINDOW)
 
 
 def _strongest(logits: Tensor, weight: Tensor, count: int) -> Tensor:
@@ -324,9 +406,10 @@ def _sample(maps: Tensor, grid: Tensor, size: tuple[int, int]) -> Tensor:
     )[0]
 
 
-def _to_window(copied: Tensor, grid: Tensor) -> Tensor:
-    """Native pixels [3, H, W] on the window's grid [1, 3, h, w], outside by their border."""
-    h, w = WINDOW
+def _to_window(copied: Tensor, grid: Tensor, size: tuple[int, int]) -> Tensor:
+    """Native pixels [3, H, W] at window places `grid` on the window's own pixels [1, 3, h, w],
+    outside by their border."""
+    h, w = size
     first, last = grid[0, 0], grid[-1, -1]
     step = (last - first) / grid.new_tensor([max(grid.shape[1] - 1, 1), max(grid.shape[0] - 1, 1)])
     picture = copied[None]
@@ -363,20 +446,6 @@ def _inner_rect(weight: Tensor) -> tuple[int, int, int, int] | None:
     return int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
 
 
-def _around(
-    picture: FacePicture, centre: NDArray[np.float32], scale: float
-) -> tuple[NDArray[np.uint8], tuple[int, int]]:
-    """The part of a picture around the mouth and its origin in the frame."""
-    half_x, half_y = 0.62 * LIP_WINDOW[1] * scale, 0.62 * LIP_WINDOW[0] * scale
-    height, width = picture.pixels.shape[:2]
-    x, y = float(centre[0]) - picture.origin[0], float(centre[1]) - picture.origin[1]
-    x0, x1 = max(int(x - half_x), 0), min(int(x + half_x) + 1, width)
-    y0, y1 = max(int(y - half_y), 0), min(int(y + half_y) + 1, height)
-    if x1 - x0 < 4 or y1 - y0 < 4:
-        return picture.pixels, picture.origin
-    return picture.pixels[y0:y1, x0:x1], (picture.origin[0] + x0, picture.origin[1] + y0)
-
-
 def _to_tensor(pixels: NDArray[np.uint8], device: torch.device) -> Tensor:
     """[H, W, 3] uint8 -> [1, 3, H, W] float 0..1."""
     tensor = torch.from_numpy(np.ascontiguousarray(pixels)).to(device)
@@ -388,7 +457,13 @@ def _join(states: list[FaceStates]) -> FaceStates:
     return FaceStates(*(torch.cat([getattr(s, n) for s in states]) for n in names))
 
 
-def _join_latents(latents: list[ReferenceLatents]) -> ReferenceLatents:
-    names = ("lip_key", "face_key", "texture", "pncc")
-    last = (torch.cat([getattr(s, n).permute(0, 1, 3, 4, 2) for s in latents], 1) for n in names)
-    return ReferenceLatents(*(m.permute(0, 1, 4, 2, 3) for m in last))  # channels last in memory
+def _joined(textures: list[Tensor]) -> Tensor:
+    """References [1, 1, D, h, w] side by side [1, N, D, h, w], channels last in memory."""
+    return torch.cat([t.permute(0, 1, 3, 4, 2) for t in textures], 1).permute(0, 1, 4, 2, 3)
+
+
+def _chosen(references: LipReferences, index: Tensor) -> LipReferences:
+    """The references `index` [K]."""
+    maps = (references.key, references.texture, references.pncc)
+    last = (m.permute(0, 1, 3, 4, 2)[:, index].permute(0, 1, 4, 2, 3) for m in maps)
+    return LipReferences(*last)  # channels stay last in memory

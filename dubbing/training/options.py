@@ -124,6 +124,7 @@ class RendererTrainOptions:
         None,
         reason="its weights are not ours to ship; without them the loss has no perceptual term",
     )
+    start: Path | None = option("Renderer to start from. Default: random weights.", None)
     steps: int = option("Optimiser steps in all.", 6000, low=1)
     batch_size: int = option("Target frames per step and device.", 4, low=1)
     learning_rate: float = option("Peak learning rate (AdamW).", 2e-4, low=1e-8, high=1.0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,6 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from dubbing.errors import CheckpointNotFound, InputNotFound
+from dubbing.models.attention import Attended
 from dubbing.models.discriminator import (
     PatchDiscriminator,
     discriminator_loss,
@@ -20,24 +22,33 @@ from dubbing.models.discriminator import (
     generator_loss,
 )
 from dubbing.models.perceptual import PerceptualLoss
-from dubbing.models.renderer import Renderer, RendererConfig, blurred, copy_pixels, sample_pixels
-from dubbing.render.scene import LIP_WINDOW, WINDOW, cut, put
+from dubbing.models.renderer import (
+    Correspondence,
+    Priors,
+    Renderer,
+    RendererConfig,
+    blurred,
+    copy_pixels,
+    sample_pixels,
+)
+from dubbing.render.scene import LIP_WINDOW, WINDOW, cut, mouth_latent, put
 from dubbing.training.clips import fitted, prepared_names
 from dubbing.training.devices import average_gradients, launched
 from dubbing.training.geometry import append_csv
 from dubbing.training.options import RendererTrainOptions
-from dubbing.training.render_data import (
-    RenderBatch,
-    RenderBatcher,
-    load_render_clips,
-    to_device,
-)
-from dubbing.weights import RENDERER, load_morphable, save_network
+from dubbing.training.render_clips import load_render_clips
+from dubbing.training.render_data import RenderBatch, RenderBatcher, to_device
+from dubbing.weights import RENDERER, load_morphable, load_renderer, save_network
 
 log = logging.getLogger(__name__)
 
-L1, PERCEPTUAL, COPIED, ADVERSARIAL, MATCHING = 10.0, 0.1, 6.0, 0.004, 0.2
+L1, PERCEPTUAL, COPIED, ADVERSARIAL, MATCHING = 10.0, 0.5, 6.0, 0.004, 0.2
+SMOOTH = 1.6  # px: the decoder answers for colours; of detail L1 would only take away
 LIP_WEIGHT = 3.0
+DETAIL_SHARPNESS = 7.0  # detail is chosen with logits about 8 times those of the coarse band
+LIP_COST = 7.0  # of a unit of expression difference: lips come from one or two references
+MOUTH_COST = 60.0  # of a unit between whole mouths
+PRIOR_RATE = 20.0  # times the learning rate: single numbers that many pixels agree on
 EMA = 0.99
 VALIDATION = 32  # targets
 
@@ -52,28 +63,37 @@ class Stage2(nn.Module):
     def forward(self, b: RenderBatch) -> tuple[Tensor, Tensor]:
         """The rendered window and, before the decoder's repair, the copied one: [B, 3, h, w]."""
         r = self.renderer
-        face = r.encode_references(b.face_pictures, b.face_pncc)
-        lips = r.encode_references(b.lip_pictures, b.lip_pncc)
+        count = b.lip_pncc.shape[1]
+        texture = r.encode_textures(b.pictures)
+        lips = r.lip_references(texture[:, -count:], b.lip_pncc)
         geometry = r.encode_target(b.pncc)
         lip_geometry = cut(geometry, b.corner // 4, (LIP_WINDOW[0] // 4, LIP_WINDOW[1] // 4))
-        by_face = r.attend(r.face, geometry, b.pncc, face, b.face_match)
-        by_lips = r.attend(r.lip, lip_geometry, b.lip_target_pncc, lips, b.lip_match)
-        face_copy = self._copy(b.face_pictures, b.face_match.place, by_face.reference_logits,
-                               r.detail_sharpness(r.face))  # fmt: skip
-        lip_copy = self._copy(b.lip_pictures, b.lip_match.place, by_lips.reference_logits,
-                              r.detail_sharpness(r.lip))  # fmt: skip
-        weight = put(cut(b.lips, b.corner, LIP_WINDOW), b.corner, WINDOW)
-        copied = face_copy * (1 - weight) + put(lip_copy, b.corner, WINDOW) * weight
-        small = F.avg_pool2d(weight, 4)
-        token_size = (WINDOW[0] // 4, WINDOW[1] // 4)
-        lip_latent = put(by_lips.value, b.corner // 4, token_size)
-        latent = by_face.value * (1 - small) + lip_latent * small
-        return copied + r.decoder(latent, b.pncc, copied), copied
+        by_face = r.face(texture, b.face_match)
+        lip_pncc = cut(b.pncc, b.corner, LIP_WINDOW)
+        by_lips = r.lip(lip_geometry, lip_pncc, lips, b.lip_match)
+        low = blurred(b.pictures.flatten(0, 1), r.config.blur).view_as(b.pictures)
+        detail = b.pictures - low
+        face_copy = self._copy(low, detail, b.face_match, by_face, r.face)
+        low, detail = low[:, -count:], detail[:, -count:]
+        lip_copy = self._copy(low, detail, b.lip_match, by_lips, r.lip)
+        weight = cut(b.lips, b.corner, LIP_WINDOW)
+        mouth = cut(face_copy, b.corner, LIP_WINDOW)
+        mouth = mouth + (lip_copy - mouth) * weight
+        latent = mouth_latent(by_face.value, by_lips.value, weight, b.corner)
+        correction = r.decoder(latent, lip_pncc, mouth) * weight
+        outside = face_copy * (1 - put(torch.ones_like(weight), b.corner, WINDOW))
+        copied = outside + put(mouth, b.corner, WINDOW)
+        return copied + put(correction, b.corner, WINDOW), copied
 
-    def _copy(self, pictures: Tensor, place: Tensor, logits: Tensor, sharpness: Tensor) -> Tensor:
-        low = blurred(pictures.flatten(0, 1), self.renderer.config.blur).view_as(pictures)
-        both = sample_pixels(torch.cat([low, pictures], 2), place)
-        return copy_pixels(both[:, :, :3], both[:, :, 3:], logits, sharpness)
+    def _copy(
+        self, low: Tensor, detail: Tensor, match: Correspondence, found: Attended, head: Priors
+    ) -> Tensor:
+        return copy_pixels(
+            sample_pixels(low, match.place),
+            sample_pixels(detail, match.place, "bicubic"),
+            found.reference_logits,
+            head.detail_sharpness,
+        )
 
 
 def psnr(made: Tensor, truth: Tensor, weight: Tensor) -> Tensor:
@@ -97,7 +117,7 @@ def run(options: RendererTrainOptions) -> Path:
     cache = options.output / "cache"
     names = [n for n in prepared_names(options.data) if (options.data / f"{n}.crops.npz").exists()]
     fits = [fitted(options.data, cache, name, model) for name in names]
-    clips = load_render_clips(options.data, fits, model)
+    clips = load_render_clips(options.data, cache, fits, model)
     if not clips:
         raise InputNotFound("no clip has face crops large enough", path=options.data)
     held = clips[:: max(len(clips) // 16, 2)] if len(clips) >= 4 else []
@@ -108,6 +128,17 @@ def run(options: RendererTrainOptions) -> Path:
     return options.output
 
 
+def _groups(stage: Stage2, rate: float) -> list[dict[str, Any]]:
+    """Parameters of the optimiser: single numbers of the geometric priors learn faster."""
+    learned = [p for p in stage.parameters() if p.requires_grad]
+    priors = [p for p in learned if p.dim() == 0]
+    rest = [p for p in learned if p.dim() > 0]
+    return [
+        {"params": rest, "lr": rate, "rate": rate},
+        {"params": priors, "lr": rate, "rate": PRIOR_RATE * rate, "weight_decay": 0.0},
+    ]
+
+
 class _Trainer:
     """The optimisation loop with its averaged weights, logs and resumable state."""
 
@@ -116,18 +147,22 @@ class _Trainer:
         check: RenderBatcher,
     ):  # fmt: skip
         self.fabric, self.options, self.batcher = fabric, options, batcher
-        stage = Stage2(Renderer(RendererConfig()))
-        # Learned queries made Face-Attention switch between references from token to token, seen
-        # as patches along the jaw (0.9 dB worse on unseen people): geometry alone decides there.
-        for parameter in stage.renderer.face.query.parameters():
-            nn.init.zeros_(parameter).requires_grad_(False)
+        start = options.start
+        stage = Stage2(Renderer(RendererConfig()) if start is None else load_renderer(start))
+        stage.requires_grad_(True).train()
+        # How sharply references are chosen is a decision, not a regression: L1 would choose the
+        # mean, which washes out teeth and the line between the lips.
+        for head in (stage.renderer.face, stage.renderer.lip):
+            head.sharpness.requires_grad_(False).fill_(DETAIL_SHARPNESS)
+        stage.renderer.lip.cost_scale.requires_grad_(False).fill_(LIP_COST)
+        stage.renderer.lip.mouth_scale.requires_grad_(False).fill_(MOUTH_COST)
         judge = nn.ModuleList([PatchDiscriminator(), PatchDiscriminator()])
         self.average = torch.optim.swa_utils.AveragedModel(
             stage.to(fabric.device),
             multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(EMA),  # type: ignore[no-untyped-call]
         )
         rate = options.learning_rate
-        optimiser = torch.optim.AdamW(stage.parameters(), rate, betas=(0.9, 0.99))
+        optimiser = torch.optim.AdamW(_groups(stage, rate), rate, betas=(0.9, 0.99))
         judging = torch.optim.AdamW(judge.parameters(), rate, betas=(0.5, 0.99))
         self.stage, self.optimiser = fabric.setup(stage, optimiser)
         self.judge, self.judging = fabric.setup(judge, judging)
@@ -166,6 +201,11 @@ class _Trainer:
         }
 
     def train(self) -> None:
+        with ThreadPoolExecutor(1) as self.drawing:  # the next batch is drawn beside the step
+            self.drawn = self.drawing.submit(self.batcher.draw, self.options.batch_size)
+            self._train()
+
+    def _train(self) -> None:
         o = self.options
         if self.step == 0:
             self._log({}, self._validate(self.stage))
@@ -184,13 +224,14 @@ class _Trainer:
         o = self.options
         decay = 0.05 + 0.95 * 0.5 * (1 + math.cos(math.pi * self.step / o.steps))
         for group in self.optimiser.param_groups:
-            group["lr"] = o.learning_rate * min((self.step + 1) / 50, 1.0) * decay
-        batch = to_device(self.batcher.draw(o.batch_size), self.fabric.device)
+            group["lr"] = group["rate"] * min((self.step + 1) / 50, 1.0) * decay
+        batch = to_device(self.drawn.result(), self.fabric.device)
+        self.drawn = self.drawing.submit(self.batcher.draw, o.batch_size)
         made, copied = self.stage(batch)
         made, copied = made.float(), copied.float()
         weight = 0.1 + batch.mask + LIP_WEIGHT * batch.lips
         terms = {
-            "l1": L1 * ((made - batch.truth).abs() * weight).mean(),
+            "l1": L1 * (blurred(made - batch.truth, SMOOTH).abs() * weight).mean(),
             "copied": COPIED * ((copied - batch.truth).abs() * weight).mean(),
         }
         boxes = [cut(x, batch.corner, LIP_WINDOW) for x in (made, batch.truth)]

@@ -191,3 +191,28 @@ def test_inspect_of_a_missing_video_makes_no_folder(tmp_path: Path) -> None:
     code = main(["inspect", str(tmp_path / "absent.mp4"), "--output-dir", str(folder)])
     assert code == 3
     assert not folder.exists()
+
+
+def test_playlist_or_url_in_place_of_a_video(bench: Bench) -> None:
+    playlist = bench.folder / "list.mp4"
+    playlist.write_text(f"ffconcat version 1.0\nfile '{bench.video.name}'\n")
+    code, message = bench.fails(playlist, bench.audio, "-o", bench.output)
+    assert code == 4 and "names other files" in message
+    code, message = bench.fails("http://127.0.0.1:9/a.mp4", bench.audio, "-o", bench.output)
+    assert code == 3 and "only local files" in message
+
+
+def test_input_over_the_limits(bench: Bench) -> None:
+    given = (bench.video, bench.audio, "-o", bench.output)
+    code, message = bench.fails(*given, "--max-pixels", "1000")
+    assert code == 20 and "160 x 120" in message and "--max-pixels" in message
+    code, message = bench.fails(*given, "--max-duration", "0.3")
+    assert code == 20 and "--max-duration" in message
+
+
+def test_names_with_a_leading_dash(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.video.rename(bench.folder / "-x.mp4")
+    monkeypatch.chdir(bench.folder)
+    arguments = ["-o", str(bench.output), "--device", "cpu", "--", "-x.mp4", str(bench.audio)]
+    assert main(["run", *arguments]) == 7  # it was read: no face is in it
+    assert not bench.output.exists()

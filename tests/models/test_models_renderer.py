@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -17,6 +19,7 @@ from dubbing.models.perceptual import PerceptualLoss
 from dubbing.models.renderer import (
     STRIDE,
     Correspondence,
+    LipReferences,
     Renderer,
     RendererConfig,
     blurred,
@@ -39,7 +42,8 @@ def identity(batch: int, count: int) -> Correspondence:
     y = torch.arange(SIZE[0]).add(0.5)[:, None].expand(SIZE)
     x = torch.arange(SIZE[1]).add(0.5)[None].expand(SIZE)
     place = torch.stack([x, y], -1).expand(batch, count, *SIZE, 2)
-    return Correspondence(place, torch.zeros(batch, count, *SIZE), torch.zeros(batch, count))
+    none = torch.zeros(batch, count)
+    return Correspondence(place, torch.zeros(batch, count, *SIZE), none, none.clone())
 
 
 @pytest.fixture(scope="module")
@@ -48,21 +52,25 @@ def renderer() -> Renderer:
     return Renderer(RendererConfig()).eval()
 
 
+def lip_references(renderer: Renderer, pictures: Tensor, pncc: Tensor) -> LipReferences:
+    return renderer.lip_references(renderer.encode_textures(pictures), pncc)
+
+
 @pytest.mark.parametrize("count", [1, 5, 25])
 def test_shapes_with_any_number_of_references(renderer: Renderer, count: int) -> None:
     c = renderer.config
-    latents = renderer.encode_references(
-        drawn(2, count, 3, *SIZE), drawn(2, count, 3, *SIZE, seed=1)
-    )
-    for key in (latents.lip_key, latents.face_key):
-        assert key.shape == (2, count, c.geometry_width, *TOKENS)
+    pictures = drawn(2, count, 3, *SIZE)
+    latents = lip_references(renderer, pictures, drawn(2, count, 3, *SIZE, seed=1))
+    assert latents.key.shape == (2, count, c.geometry_width, *TOKENS)
     assert latents.texture.shape == (2, count, c.texture_width, *TOKENS)
     assert latents.pncc.shape == (2, count, 3, *TOKENS)
     pncc = drawn(2, 3, *SIZE, seed=2)
     geometry = renderer.encode_target(pncc)
     assert geometry.shape == (2, c.geometry_width, *TOKENS)
-    for head in (renderer.lip, renderer.face):
-        found = renderer.attend(head, geometry, pncc, latents, identity(2, count))
+    match = identity(2, count)
+    by_lips = renderer.lip(geometry, pncc, latents, match)
+    by_face = renderer.face(latents.texture, match)
+    for found in (by_lips, by_face):
         assert found.value.shape == (2, c.texture_width, *TOKENS)
         assert found.reference_logits.shape == (2, count, *SIZE)
 
@@ -77,41 +85,63 @@ def test_the_decoder_begins_by_changing_nothing(renderer: Renderer) -> None:
     assert renderer.decoder.out.bias.grad.abs().min() > 0
 
 
-def test_lip_and_face_heads_share_nothing_but_the_encoders(renderer: Renderer) -> None:
-    latents = renderer.encode_references(drawn(1, 3, 3, *SIZE), drawn(1, 3, 3, *SIZE, seed=1))
-    assert not torch.equal(latents.lip_key, latents.face_key)
-    lip, face = (dict(h.named_parameters()) for h in (renderer.lip, renderer.face))
-    assert set(lip) == set(face)
-    assert all(lip[k] is not face[k] for k in lip)
-
-
 def test_attention_prefers_the_reference_that_is_deformed_alike(renderer: Renderer) -> None:
     """Before training geometry alone decides: expression difference, head turn, map distance."""
-    pictures = drawn(1, 3, 3, *SIZE)
     pncc = drawn(1, 3, *SIZE, seed=3)
-    latents = renderer.encode_references(pictures, pncc[:, None].expand(-1, 3, -1, -1, -1))
+    maps = pncc[:, None].expand(-1, 3, -1, -1, -1)
+    latents = lip_references(renderer, drawn(1, 3, 3, *SIZE), maps)
     geometry = renderer.encode_target(pncc)
-    match = identity(1, 3)
-    match.cost[:, 0], match.cost[:, 2] = 2.0, 1.0
-    by_cost = renderer.attend(renderer.lip, geometry, pncc, latents, match).reference_logits
-    assert (by_cost[:, 1] > by_cost[:, 2]).all()
-    assert (by_cost[:, 2] > by_cost[:, 0]).all()
-    match = identity(1, 3)
-    match.turn[:] = torch.tensor([0.4, 0.2, 0.0])
-    by_turn = renderer.attend(renderer.face, geometry, pncc, latents, match).reference_logits
-    assert (by_turn.diff(dim=1) > 0).all()
+    bent = identity(1, 3)
+    bent.cost[:, 0], bent.cost[:, 2] = 2.0, 1.0
+    turned = identity(1, 3)
+    turned.turn[:] = torch.tensor([0.4, 0.0, 0.2])
+    for match in (bent, turned):
+        for found in (
+            renderer.lip(geometry, pncc, latents, match),
+            renderer.face(latents.texture, match),
+        ):
+            logits = found.reference_logits
+            assert (logits[:, 1] > logits[:, 2]).all()
+            assert (logits[:, 2] > logits[:, 0]).all()
+
+
+def test_lips_come_from_the_mouth_that_is_alike_as_a_whole(renderer: Renderer) -> None:
+    """The face head does not ask for it."""
+    latents = lip_references(renderer, drawn(1, 2, 3, *SIZE), drawn(1, 2, 3, *SIZE, seed=1))
+    pncc, match = drawn(1, 3, *SIZE, seed=3), identity(1, 2)
+    match.mouth[:] = torch.tensor([0.2, 0.0])
+    weights = renderer.lip(
+        renderer.encode_target(pncc), pncc, latents, match
+    ).reference_logits.softmax(1)
+    assert weights[:, 1].min() > 0.99
+    even = renderer.face(latents.texture, match).reference_logits.softmax(1)
+    assert torch.allclose(even, torch.tensor(0.5))
+
+
+def test_face_attention_reads_texture_where_the_surface_lies(renderer: Renderer) -> None:
+    """One reference, displaced by whole tokens: its latents come displaced; two references, one of
+    them deformed: the value is the other's."""
+    texture = renderer.encode_textures(drawn(1, 2, 3, *SIZE))
+    match = identity(1, 1)
+    moved = replace(match, place=match.place + 2 * STRIDE)
+    found = renderer.face(texture[:, :1], moved).value
+    assert torch.allclose(found[..., :-2, :-2], texture[:, 0, :, 2:, 2:], atol=1e-5)
+    match = identity(1, 2)
+    match.cost[:, 0] = 20.0
+    assert torch.allclose(renderer.face(texture, match).value, texture[:, 1], atol=1e-4)
 
 
 def dense_bias(renderer: Renderer, match: Correspondence, pncc: Tensor, keys: Tensor) -> Tensor:
-    """The face head's prior for every token of every reference, [B, h*w, N*h*w]; NEVER outside
+    """The lip head's prior for every token of every reference, [B, h*w, N*h*w]; NEVER outside
     the 3 x 3 tokens around the place of the target token. Places must be shifts of the whole."""
-    head, count = renderer.face, keys.shape[1]
+    head, count = renderer.lip, keys.shape[1]
     small = torch.nn.functional.avg_pool2d(pncc, STRIDE).flatten(2)
     apart = (keys.flatten(3)[:, :, :, None] - small[:, None, :, :, None]).norm(dim=2)
     soft = torch.nn.functional.softplus
     cost = torch.nn.functional.avg_pool2d(match.cost, STRIDE).flatten(2)[..., None]
     bias = -soft(head.map_scale) * apart - soft(head.cost_scale) * cost
     bias = bias - soft(head.turn_scale) * match.turn[..., None, None]
+    bias = bias - soft(head.mouth_scale) * match.mouth[..., None, None]
     y, x = torch.meshgrid(torch.arange(TOKENS[0]), torch.arange(TOKENS[1]), indexing="ij")
     own = torch.stack([x, y], -1).view(-1, 2).float()
     shift = match.place[:, :, 0, 0] / STRIDE - 0.5 / STRIDE
@@ -124,19 +154,19 @@ def dense_bias(renderer: Renderer, match: Correspondence, pncc: Tensor, keys: Te
 def test_the_head_is_the_full_attention_under_its_own_prior(renderer: Renderer) -> None:
     count = 3
     pncc = drawn(2, 3, *SIZE, seed=4)
-    latents = renderer.encode_references(
-        drawn(2, count, 3, *SIZE), drawn(2, count, 3, *SIZE, seed=5)
-    )
+    maps = drawn(2, count, 3, *SIZE, seed=5)
+    latents = lip_references(renderer, drawn(2, count, 3, *SIZE), maps)
     match = identity(2, count)
     shift = 9 * drawn(2, count, 1, 1, 2, seed=7) - 3
     match = Correspondence(
-        match.place + shift, drawn(2, count, *SIZE, seed=8), 0.3 * drawn(2, count, seed=9)
-    )
+        match.place + shift, drawn(2, count, *SIZE, seed=8), 0.3 * drawn(2, count, seed=9),
+        0.05 * drawn(2, count, seed=10),
+    )  # fmt: skip
     geometry = renderer.encode_target(pncc)
-    found = renderer.attend(renderer.face, geometry, pncc, latents, match)
+    found = renderer.lip(geometry, pncc, latents, match)
     full = full_attention(
-        renderer.face.query(geometry),
-        latents.face_key,
+        renderer.lip.query(geometry),
+        latents.key,
         latents.texture,
         dense_bias(renderer, match, pncc, latents.pncc),
     )
@@ -151,12 +181,12 @@ def test_the_head_is_the_full_attention_under_its_own_prior(renderer: Renderer) 
 
 def test_what_is_not_seen_need_not_be_computed(renderer: Renderer) -> None:
     pncc = drawn(1, 3, *SIZE, seed=4)
-    latents = renderer.encode_references(drawn(1, 2, 3, *SIZE), drawn(1, 2, 3, *SIZE, seed=5))
+    latents = lip_references(renderer, drawn(1, 2, 3, *SIZE), drawn(1, 2, 3, *SIZE, seed=5))
     geometry, match = renderer.encode_target(pncc), identity(1, 2)
-    whole = renderer.attend(renderer.face, geometry, pncc, latents, match)
+    whole = renderer.lip(geometry, pncc, latents, match)
     seen = torch.zeros(1, 1, *SIZE)
     seen[..., 4:12, 4:12] = 0.5
-    part = renderer.attend(renderer.face, geometry, pncc, latents, match, seen)
+    part = renderer.lip(geometry, pncc, latents, match, seen)
     assert torch.allclose(part.value[..., 1:3, 1:3], whole.value[..., 1:3, 1:3], atol=1e-5)
     shown = (..., slice(4, 12), slice(4, 12))
     assert torch.allclose(part.reference_logits[shown], whole.reference_logits[shown], atol=1e-5)
@@ -176,18 +206,31 @@ def test_samples_at_pixel_centres_are_the_pixels() -> None:
     assert torch.allclose(between[..., :-1], mean, atol=1e-5)
 
 
+def test_bicubic_samples_keep_what_is_fine() -> None:
+    y = torch.arange(SIZE[0]).view(-1, 1).expand(SIZE)
+    waves = (0.5 + 0.4 * torch.cos(2 * torch.pi * y / 5)).expand(1, 1, 3, *SIZE)
+    place = identity(1, 1).place + torch.tensor([0.0, 0.5])
+    inner = (..., slice(4, -4), slice(None))
+    soft = sample_pixels(waves, place)[inner].std()
+    crisp = sample_pixels(waves, place, "bicubic")[inner].std()
+    assert soft < 0.85 * waves[inner].std()
+    assert crisp > 0.92 * waves[inner].std()
+    own = sample_pixels(waves, identity(1, 1).place, "bicubic")
+    assert torch.allclose(own, waves, atol=1e-5)
+
+
 def test_one_reference_is_copied_as_it_is() -> None:
     full = drawn(2, 1, 3, *SIZE)
     low = blurred(full.flatten(0, 1), 1.6).view_as(full)
     logits = torch.randn(2, 1, *SIZE)
-    copied = copy_pixels(low, full, logits, torch.tensor(2.0))
+    copied = copy_pixels(low, full - low, logits, torch.tensor(2.0))
     assert torch.allclose(copied, full[:, 0], atol=1e-6)
 
 
 def test_equal_references_are_copied_as_they_are() -> None:
     full = drawn(1, 1, 3, *SIZE).expand(-1, 4, -1, -1, -1)
     low = blurred(full.flatten(0, 1), 1.6).view_as(full)
-    copied = copy_pixels(low, full, torch.randn(1, 4, *SIZE), torch.tensor(3.0))
+    copied = copy_pixels(low, full - low, torch.randn(1, 4, *SIZE), torch.tensor(3.0))
     assert torch.allclose(copied, full[:, 0], atol=1e-5)
 
 
@@ -196,7 +239,7 @@ def test_detail_comes_from_the_most_trusted_reference() -> None:
     low = blurred(full.flatten(0, 1), 1.6).view_as(full)
     logits = torch.tensor([0.0, 1.0, 0.5]).view(1, 3, 1, 1).expand(-1, -1, *SIZE)
     weights = logits[0, :, 0, 0].softmax(0)
-    copied = copy_pixels(low, full, logits, torch.tensor(50.0))
+    copied = copy_pixels(low, full - low, logits, torch.tensor(50.0))
     coarse = (low * weights.view(1, 3, 1, 1, 1)).sum(1)
     assert torch.allclose(copied - coarse, (full - low)[:, 1], atol=1e-4)
 
@@ -205,17 +248,14 @@ def test_identity_correspondence_reproduces_the_picture(renderer: Renderer) -> N
     """Through attention and copying: references equal to the target give the target."""
     target = drawn(1, 1, 3, *SIZE)
     pictures = target.expand(-1, 5, -1, -1, -1)
-    pncc = drawn(1, 3, *SIZE, seed=6)
-    latents = renderer.encode_references(pictures, pncc[:, None].expand(-1, 5, -1, -1, -1))
-    geometry = renderer.encode_target(pncc)
     match = identity(1, 5)
-    found = renderer.attend(renderer.face, geometry, pncc, latents, match)
+    found = renderer.face(renderer.encode_textures(pictures), match)
     low = blurred(pictures.flatten(0, 1), renderer.config.blur).view_as(pictures)
-    sharp = renderer.detail_sharpness(renderer.face)
+    sharp = renderer.face.detail_sharpness
     assert sharp >= 1
     copied = copy_pixels(
         sample_pixels(low, match.place),
-        sample_pixels(pictures, match.place),
+        sample_pixels(pictures - low, match.place, "bicubic"),
         found.reference_logits,
         sharp,
     )

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from dubbing.models.renderer import blurred
-from dubbing.render.compose import match_colour
+from dubbing.render.compose import GAMMA, LARGEST, match_colour
 
 torch.set_num_threads(1)
 
@@ -31,14 +31,25 @@ def test_equal_pictures_stay_equal() -> None:
     assert torch.equal(out, source)
 
 
-def test_a_constant_offset_is_removed() -> None:
+def test_another_light_is_removed() -> None:
     source = picture(1)
-    offset = torch.tensor([0.05, -0.03, 0.02])[:, None, None]
-    out = match_colour(source + offset, source, region(), torch.zeros(1, *SIZE))
+    gain = torch.tensor([1.15, 0.9, 1.05])[:, None, None]
+    made = (source**2.2 * gain) ** (1 / 2.2)
+    out = match_colour(made, source, region(), torch.zeros(1, *SIZE))
     seen = region()[0] > 0.05
-    left = (out - source)[:, seen].abs()
-    assert left.max() < 0.2 * 0.05
-    assert left.mean() < 0.1 * 0.03
+    left, before = ((x - source)[:, seen].abs() for x in (out, made))
+    assert left.mean() < 0.05 * before.mean()
+    assert left.max() < 0.2 * before.max()
+
+
+def test_texture_keeps_its_contrast() -> None:
+    """A dark patch inside gets the light of the border: its ratio to its surroundings stays."""
+    source = torch.full((3, *SIZE), 0.6)
+    made = torch.full((3, *SIZE), 0.55)
+    made[:, 44:52, 60:68] = 0.11
+    out = match_colour(made, source, region(), torch.zeros(1, *SIZE))
+    assert torch.allclose(out[:, 48, 64] / out[:, 48, 50], torch.tensor(0.2), atol=0.003)
+    assert torch.allclose(out[:, 48, 50], torch.tensor(0.6), atol=0.004)
 
 
 def test_detail_inside_is_kept() -> None:
@@ -64,9 +75,9 @@ def test_what_has_moved_is_not_trusted() -> None:
     assert (out - made)[:, 56:64].mean().abs() < 0.02
 
 
-def test_the_shift_is_bounded_and_colours_stay_colours() -> None:
+def test_the_gain_is_bounded_and_colours_stay_colours() -> None:
     source = torch.zeros(3, *SIZE)
     out = match_colour(torch.ones(3, *SIZE), source, region(), torch.zeros(1, *SIZE))
-    assert out.min() >= 0.85 - 1e-6
+    assert out.min() >= LARGEST ** (-1 / GAMMA) - 1e-6
     out = match_colour(torch.full((3, *SIZE), 0.05), source, region(), torch.zeros(1, *SIZE))
     assert out.min() >= 0

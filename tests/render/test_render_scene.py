@@ -24,6 +24,7 @@ from dubbing.geometry.topology import (
     SUBNASALE,
 )
 from dubbing.models.geometry_net import VERTEX_SCALE
+from dubbing.models.renderer import blurred
 from dubbing.render.mesh import (
     RING_FOLLOW,
     RING_SCALES,
@@ -41,7 +42,9 @@ from dubbing.render.scene import (
     face_states,
     face_windows,
     lip_corner,
+    needed_mask,
     part_of,
+    part_of_match,
     put,
     reference_maps,
     target_maps,
@@ -180,6 +183,23 @@ def test_mask_spares_the_nose_and_the_window_edge(mesh: RenderMesh) -> None:
     assert steps.max() < 0.3  # feathered
 
 
+def test_surroundings_are_replaced_only_where_something_moved(mesh: RenderMesh) -> None:
+    states = rest(mesh)
+    maps = target_maps(mesh, states)
+    moved = torch.zeros(1, 1, *WINDOW)
+    moved[..., 96:] = 8.0  # the right half
+    mask = needed_mask(mesh, maps, moved)
+    assert (mask <= maps.mask + 1e-6).all()
+    ring = (maps.raster.triangle >= mesh.first_ring)[:, None]
+    far = blurred((~ring).float(), 4.0) < 0.02  # from the face
+    still, changed = far[..., :84], far[..., 110:]
+    assert maps.mask[..., :84][still].max() > 0.2
+    assert mask[..., :84][still].max() < 0.02
+    assert torch.allclose(mask[..., 110:][changed], maps.mask[..., 110:][changed], atol=0.01)
+    chin = centres(states, [CHIN])[0].long()
+    assert torch.equal(mask[..., chin[1] - 16, chin[0]], maps.mask[..., chin[1] - 16, chin[0]])
+
+
 def test_reference_maps_show_the_surface_alone(mesh: RenderMesh) -> None:
     states = opened(mesh)
     pncc = reference_maps(mesh, states)
@@ -285,6 +305,10 @@ def test_correspondence_of_a_part_is_the_part_of_the_correspondence(mesh: Render
         place = cut(whole.place.permute(0, 1, 4, 2, 3), corner, LIP_WINDOW).permute(0, 1, 3, 4, 2)
         assert torch.equal(part.place, place)
         assert torch.equal(part.cost, cut(whole.cost, corner, LIP_WINDOW))
+        again = part_of_match(whole, 1, corner, LIP_WINDOW)
+        assert torch.equal(again.place, part.place)
+        assert torch.equal(again.cost, part.cost)
+        assert torch.equal(again.turn, part.turn)
 
 
 @pytest.mark.parametrize("size", [(144, 192), (36, 48)])

@@ -16,7 +16,7 @@ from dubbing.render.crop import cut_crop
 from dubbing.training.clips import load_landmarks, load_speech_samples, prepared_names
 from dubbing.training.options import PrepareOptions
 from dubbing.training.prepare import CROP_SIZE, clip_names, run
-from dubbing.training.render_data import CropFile
+from dubbing.training.render_clips import CropFile
 
 NAMES = ["one__take0", "one__take1", "one__take2", "two__take0"]
 

@@ -15,7 +15,8 @@ from puppet_footage import FRAMES
 
 from dubbing.cli import main
 from dubbing.training.clips import at_rate, fitted, prepared_names
-from dubbing.training.render_data import GUARD, RenderBatcher, load_render_clips
+from dubbing.training.render_clips import load_render_clips
+from dubbing.training.render_data import GUARD, RenderBatcher
 from dubbing.weights import (
     GEOMETRY,
     MORPHABLE,
@@ -191,36 +192,39 @@ def test_examples_hide_the_target_from_the_references(prepared: Path, geometry: 
     """Neither the target nor its neighbours serve: the true mouth can't be copied."""
     model = load_morphable(geometry / f"{MORPHABLE}.safetensors")
     fits = [fitted(prepared, geometry / "cache", n, model) for n in prepared_names(prepared)]
-    clips = load_render_clips(prepared, fits, model)
+    clips = load_render_clips(prepared, geometry / "cache", fits, model)
     assert len(clips) == 4
     batcher = RenderBatcher(clips, model, seed=0)
-    for frame in (0, 3, 13, FRAMES - 1):
+    frames = clips[0].frames
+    for row in (0, 3, 13, len(frames) - 1):
         for _ in range(10):
-            for references in batcher._references(clips[0], frame):
-                assert len(references) == 5
-                assert all(abs(k - frame) > GUARD for k in references)
-                assert all(0 <= k < FRAMES for k in references)
+            near, bank = batcher._references(clips[0], row)
+            assert len(near) == 5
+            assert len(set(bank)) == len(bank) >= 5
+            assert all(abs(frames[k] - frames[row]) > GUARD for k in near + bank)
 
 
 def test_a_batch_is_what_it_says(prepared: Path, geometry: Path) -> None:
     model = load_morphable(geometry / f"{MORPHABLE}.safetensors")
     fits = [fitted(prepared, geometry / "cache", n, model) for n in prepared_names(prepared)]
-    clips = load_render_clips(prepared, fits, model)
+    clips = load_render_clips(prepared, geometry / "cache", fits, model)
     batch = RenderBatcher(clips, model, seed=0).draw(3)
     again = RenderBatcher(clips, model, seed=0).draw(3)
     assert torch.equal(batch.truth, again.truth)
     assert batch.truth.shape == batch.pncc.shape == (3, 3, 144, 192)
-    assert batch.face_pictures.shape == batch.lip_pictures.shape == (3, 5, 3, 144, 192)
+    assert batch.pictures.shape == (3, 10, 3, 144, 192)
+    assert batch.lip_pncc.shape == (3, 5, 3, 144, 192)
+    assert batch.face_match.place.shape == (3, 10, 144, 192, 2)
     assert batch.lip_match.place.shape == (3, 5, 80, 120, 2)
-    for pictures in (batch.truth, batch.face_pictures, batch.lip_pictures):
+    for pictures in (batch.truth, batch.pictures):
         assert pictures.min() >= 0
         assert pictures.max() <= 1
     # a reference warped by the correspondence shows the target wherever the face lies alike
     from dubbing.models.renderer import sample_pixels
 
-    warped = sample_pixels(batch.face_pictures, batch.face_match.place).mean(1)
+    warped = sample_pixels(batch.pictures, batch.face_match.place).mean(1)
     skin = (batch.pncc.amax(1, keepdim=True) > 0).float()
-    plain = batch.face_pictures.mean(1)
+    plain = batch.pictures.mean(1)
     error = [((x - batch.truth).square() * skin).sum() for x in (warped, plain)]
     assert error[0] < error[1]
 

@@ -1,0 +1,1 @@
+"""The table of footage cases: what real film throws at the engine, one checked row each."""

@@ -1,0 +1,1 @@
+"""Fuzzing: damaged media, personas and checkpoints through the engine's own entry points."""

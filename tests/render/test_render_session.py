@@ -1,0 +1,160 @@
+"""A session renders a painted face from pictures of it, whatever the tracker got wrong."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from synthetic_face import face_model, neutral_face
+from torch import Tensor
+
+from dubbing.geometry.raster import rasterize
+from dubbing.geometry.topology import N_VERTICES
+from dubbing.models.renderer import Renderer
+from dubbing.render.mesh import RenderMesh, extended_vertices
+from dubbing.render.scene import face_windows
+from dubbing.render.session import FacePicture, Patch, RenderSession
+from dubbing.render.window import window_rect
+
+SIZE = (420, 360)  # width, height of a frame
+SCALE = math.log(100.0)
+
+
+def pose_of(k: int) -> Tensor:
+    return torch.tensor([0.05, 0.015 * k, -0.01 * k, SCALE, 210.0 + k, 170.0 - 0.5 * k])
+
+
+def beta_of(k: int) -> Tensor:
+    return torch.tensor([0.25 * (k % 5), 0.0, 0.0])
+
+
+def frame(mesh: RenderMesh, beta: Tensor, pose: Tensor) -> NDArray[np.uint8]:
+    """A frame [H, W, 3] with the painted face: pattern on the skin, dark mouth, grey around."""
+    texture = torch.rand(1, 3, 48, 48, generator=torch.Generator().manual_seed(3))
+    face = neutral_face() + face_model().expression_vertices(beta[None])
+    vertices = extended_vertices(face, neutral_face(), pose[None])
+    raster = rasterize(vertices, mesh.triangles[: mesh.first_ring], (SIZE[1], SIZE[0]))
+    place = torch.cat([neutral_face()[:, :2], torch.zeros(len(mesh.colours) - N_VERTICES, 2)])
+    where = raster.interpolate(place[None]).permute(0, 2, 3, 1)
+    skin = 0.3 + 0.4 * F.grid_sample(texture, where, align_corners=False)[0]
+    picture = torch.where(raster.covered, skin, 0.5)
+    picture = torch.where(raster.triangle >= mesh.surface, 0.1, picture)
+    return (picture.permute(1, 2, 0) * 255).round().byte().numpy()
+
+
+def shown(
+    mesh: RenderMesh, beta: Tensor, pose: Tensor, mistake: tuple[float, float] = (0.0, 0.0)
+) -> FacePicture:
+    """What the engine cuts from a frame; the tracker is wrong by `mistake` frame pixels."""
+    told = pose.clone()
+    told[4:] += torch.tensor(mistake)
+    window = face_windows(mesh, told[None])[0]
+    x, y, width, height = window_rect(window.numpy(), SIZE)
+    pixels = frame(mesh, beta, pose)[y : y + height, x : x + width]
+    return FacePicture(pixels, (x, y), beta, told)
+
+
+@pytest.fixture(scope="module")
+def session(mesh: RenderMesh) -> RenderSession:
+    torch.manual_seed(0)
+    bank = [shown(mesh, beta_of(k), pose_of(k), (0.4 * (-1) ** k, 0.3)) for k in range(8)]
+    return RenderSession(Renderer().eval(), face_model(), mesh, neutral_face(), bank)
+
+
+def rendered(
+    session: RenderSession, mesh: RenderMesh, target: Tensor,
+    mistake: tuple[float, float] = (0.0, 0.0), key: int = 20,
+) -> Patch:  # fmt: skip
+    """Frame `key`, which shows a mouth at rest, with the mouth of `target`."""
+    near = [(k, shown(mesh, torch.zeros(3), pose_of(k), mistake)) for k in range(key - 2, key + 3)]
+    moved = face_model().expression_vertices(target[None])[0]
+    return session.render(key, near[2][1], moved, near)
+
+
+def error(mesh: RenderMesh, patch: Patch, beta: Tensor, key: int = 20) -> float:
+    """Root mean square of the difference to the true frame in code values, where the patch is."""
+    truth = frame(mesh, beta, pose_of(key)).astype(np.float32)
+    height, width = patch.alpha.shape
+    part = truth[patch.y : patch.y + height, patch.x : patch.x + width]
+    seen = patch.alpha > 0.9
+    assert seen.sum() > 4000
+    return float(np.sqrt(np.square(patch.rgb - part)[seen].mean()))
+
+
+def test_the_frame_as_it_is_comes_back(session: RenderSession, mesh: RenderMesh) -> None:
+    assert error(mesh, rendered(session, mesh, torch.zeros(3)), torch.zeros(3)) < 6
+
+
+def test_another_mouth_is_made_from_references(session: RenderSession, mesh: RenderMesh) -> None:
+    target = torch.tensor([0.8, 0.0, 0.0])
+    session.forget()
+    made = error(mesh, rendered(session, mesh, target), target)
+    unchanged = error(mesh, rendered(session, mesh, torch.zeros(3)), target)
+    assert made < 0.6 * unchanged
+    assert made < 12
+
+
+def test_a_mistake_of_the_tracker_hardly_shows(session: RenderSession, mesh: RenderMesh) -> None:
+    target = torch.tensor([0.8, 0.0, 0.0])
+    session.forget()
+    good = error(mesh, rendered(session, mesh, target), target)
+    session.forget()
+    bad = error(mesh, rendered(session, mesh, target, (1.6, -1.0)), target)
+    session.forget()
+    assert bad < 1.3 * good
+
+
+def test_a_frame_does_not_depend_on_what_was_rendered_before(
+    session: RenderSession, mesh: RenderMesh
+) -> None:
+    target = torch.tensor([0.5, 0.0, 0.0])
+    session.forget()
+    alone = rendered(session, mesh, target)
+    for key in (18, 19):
+        rendered(session, mesh, torch.tensor([1.0, 0.0, 0.0]), key=key)
+    after = rendered(session, mesh, target)
+    assert np.array_equal(alone.rgb, after.rgb)
+    assert np.array_equal(alone.alpha, after.alpha)
+
+
+def test_a_known_registration_is_used(session: RenderSession, mesh: RenderMesh) -> None:
+    """With the registration given, the inside of the frame's own picture is not looked at."""
+    session.forget()
+    picture = shown(mesh, torch.zeros(3), pose_of(20), (1.0, 0.5))
+    near = [(k, shown(mesh, torch.zeros(3), pose_of(k))) for k in (10, 11, 12)]
+    offset = session.register(picture)
+    assert offset.abs().max() > 0.5
+    moved = torch.zeros(N_VERTICES, 3)
+    plain = session.render(20, picture, moved, near)
+    told = session.render(20, replace(picture, offset=offset), moved, near)
+    assert np.array_equal(plain.rgb, told.rgb)
+    other = session.render(20, replace(picture, offset=torch.zeros_like(offset)), moved, near)
+    assert not np.array_equal(plain.rgb, other.rgb)
+
+
+def test_the_decoder_touches_the_mouth_alone(session: RenderSession, mesh: RenderMesh) -> None:
+    target = torch.tensor([0.5, 0.0, 0.0])
+    session.forget()
+    before = rendered(session, mesh, target)
+    bias = session.renderer.decoder.out.bias
+    with torch.no_grad():
+        bias += 0.1
+        after = rendered(session, mesh, target)
+        bias -= 0.1
+    change = np.abs(after.rgb - before.rgb).max(-1)
+    rows = np.nonzero(change > 10)[0]
+    assert len(rows) > 100
+    under = change[rows.max() + 20 :]
+    assert under.shape[0] > 20  # the chin
+    assert under.max() < 3  # the light of the border reaches a little farther
+
+
+def test_no_weight_no_picture(session: RenderSession, mesh: RenderMesh) -> None:
+    near = [(20, shown(mesh, torch.zeros(3), pose_of(20)))]
+    patch = session.render(20, near[0][1], torch.zeros(N_VERTICES, 3), near, strength=0.0)
+    assert not patch.alpha.any()
