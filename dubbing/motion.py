@@ -22,6 +22,7 @@ from dubbing.speech.vad import speech_envelope
 
 RATE = 25  # Hz of the motion model
 WINDOW = 1000  # frames per pass, 40 s
+REACH = 2  # states on either side over which one mouth of the bank fades into the next
 OVERLAP = 150  # frames on either side of a seam
 
 
@@ -40,6 +41,11 @@ class Motion:
     def count(self) -> int:
         """States of the whole motion."""
         return len(self.lower) if self.total is None else self.total
+
+    def around(self, time: float) -> Tensor:
+        """Displacements [2 REACH + 1, L, 3] at steps of 1 / RATE around `time`, which is in the
+        middle."""
+        return torch.stack([self.at(time + k / RATE) for k in range(-REACH, REACH + 1)])
 
     def at(self, time: float) -> Tensor:
         """Displacements [L, 3] at `time` seconds, linear between the two nearest states."""

@@ -153,16 +153,16 @@ class DubbedFrames:
             if seen is not None and same:
                 references[other.source.index] = seen
         model = self.engine.morphable
-        lower = self.motion.at(frame.time)[None].to(self.session.device)
-        moved = merged_vertices(
-            model, self.template, picture.beta[None].to(lower), self.engine.geometry.lower, lower
-        )
+        lower = self.motion.around(frame.time).to(self.session.device)
+        beta = picture.beta.to(lower).expand(len(lower), -1)
+        moved = merged_vertices(model, self.template, beta, self.engine.geometry.lower, lower)
         patch = self.session.render(
             source.index,
             picture,
-            moved[0],
+            moved[len(moved) // 2],
             list(references.items()),
             min(float(self.weights[source.index]), frame.share),
+            moved,
         )
         if patch.alpha.size == 0:
             return DoneFrame(source.frame, frame, NO_FACE)

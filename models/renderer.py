@@ -254,6 +254,11 @@ class Decoder(nn.Module):
             for parameter in self.out.parameters():
                 parameter.zero_()
 
+    def changes_something(self) -> bool:
+        """Whether the correction can differ from zero: it is all zeros at first, and stays so where
+        training found nothing to repair."""
+        return any(bool(parameter.any()) for parameter in self.out.parameters())
+
     def forward(self, latent: Tensor, pncc: Tensor, copied: Tensor) -> Tensor:
         """latent [B, C, h/4, w/4], pncc and copied [B, 3, h, w] -> correction [B, 3, h, w]."""
         x = torch.cat([latent, F.avg_pool2d(pncc, 4)], 1)

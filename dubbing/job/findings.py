@@ -20,7 +20,7 @@ from dubbing.analysis import SpeakerTrack
 from dubbing.errors import UnfinishedJob
 from dubbing.geometry.fit import FaceFit
 from dubbing.media.index import FrameIndex
-from dubbing.motion import RATE, Motion
+from dubbing.motion import RATE, REACH, Motion
 from dubbing.report import FaceTrackFacts, StageTime, join_pass_through, save_bytes
 
 FORMAT = "1"
@@ -130,8 +130,8 @@ def load_motion(path: Path, start: float, stop: float) -> Motion:
         with safe_open(path, "pt") as file:
             states = file.get_slice("lower")
             total = states.get_shape()[0]
-            first = min(max(int(start * RATE) - 1, 0), total - 1)
-            last = min(max(int(stop * RATE) + 3, first + 1), total)
+            first = min(max(int(start * RATE) - 1 - REACH, 0), total - 1)
+            last = min(max(int(stop * RATE) + 3 + REACH, first + 1), total)
             return Motion(states[first:last], first, total)
     except (SafetensorError, OSError) as error:
         raise _damaged(path) from error

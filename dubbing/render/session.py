@@ -19,6 +19,7 @@ from torch import Tensor
 from dubbing.geometry.morphable import MorphableModel
 from dubbing.geometry.topology import LIPS
 from dubbing.models.attention import Attended
+from dubbing.models.geometry_net import VERTEX_SCALE
 from dubbing.models.renderer import (
     Correspondence,
     LipReferences,
@@ -139,6 +140,7 @@ class RenderSession:
         self.renderer, self.model, self.mesh, self.template = renderer, model, mesh, template
         self.device = model.mean.device
         self.dtype = convolution_dtype(self.device)
+        self.repairs = renderer.decoder.changes_something()
         self._cache: OrderedDict[int, _Reference] = OrderedDict()
         tracked = [self._tracked(picture) for picture in lip_references]
         windows = [
@@ -167,6 +169,7 @@ class RenderSession:
         displacement: Tensor,
         references: list[tuple[int, FacePicture]],
         strength: float = 1.0,
+        around: Tensor | None = None,
     ) -> Patch:
         """The lower face of `frame` with new geometry.
 
@@ -176,6 +179,8 @@ class RenderSession:
             references: the face references (paper: the five frames centred on this one) with
                 their numbers, under which their encodings are kept while they stay in use.
             strength: 0..1 weight of the result against the source (eases transitions).
+            around: [J, V, 3] displacements at even times around the frame, the frame's own in the
+                middle (J odd): one mouth of the bank then fades into the next instead of jumping.
         """
         near = [self._reference(number, picture) for number, picture in references]
         while len(self._cache) > 2 * len(references):
@@ -184,14 +189,16 @@ class RenderSession:
         source, target = self._geometry(key, frame, displacement[None].to(self.device))
         maps = target_maps(self.mesh, target)
         corner = lip_corner(self.mesh, target, pose)
-        like = self._alike(target)
+        shapes = displacement[None] if around is None else around
+        like, mouth = self._alike(shapes.to(self.device))
         bank = [self._bank[k] for k in like.tolist()]
         lip_states, lips = self._bank_states[like], _chosen(self._lip_references, like)
         face = [*near, *bank]
         states = _join([*(r.states for r in near), lip_states])
         match = correspond(maps.raster, target, states, len(face))
         lip_match = part_of_match(match, len(bank), corner, LIP_WINDOW)
-        by_face = self.renderer.face(_joined([r.texture for r in face]), match)
+        lip_match = replace(lip_match, mouth=mouth[None])
+        by_face = self._attend_face(face, match)
         by_lips = self._attend_lips(maps, corner, lips, lip_match)
         apart = [min(abs(number - key), MAX_APART) for number, _ in references]
         apart += [MAX_APART] * len(bank)
@@ -230,13 +237,19 @@ class RenderSession:
         kept = carried(offset, tracked, moved)
         return shifted(tracked, offset[None]), shifted(target, kept[None])
 
-    def _alike(self, target: FaceStates) -> Tensor:
-        """Indices of the bank's references whose lips are deformed most like the target's."""
+    def _alike(self, shapes: Tensor) -> tuple[Tensor, Tensor]:
+        """Which references of the bank have a mouth like displacements [J, V, 3] around a frame:
+        their indices [K], and how different their mouths are [K] (see `Correspondence.mouth`)."""
         lips = list(LIPS)
-        away = self._bank_states.displacement[:, lips] - target.displacement[:, lips]
-        distance = away.norm(dim=-1).mean(1)
-        nearest: Tensor = distance.topk(min(MAX_LIPS, len(distance)), largest=False).indices
-        return nearest
+        away = self._bank_states.displacement[:, lips] - shapes[:, None, lips]
+        distance = VERTEX_SCALE * away.norm(dim=-1).mean(-1)
+        scale = F.softplus(self.renderer.lip.mouth_scale)
+        near = torch.arange(len(shapes), device=self.device) - len(shapes) // 2
+        weight = (len(shapes) // 2 + 1 - near.abs()).float()
+        log_share = (-scale * distance).log_softmax(1) + (weight / weight.sum()).log()[:, None]
+        mouth = -log_share.logsumexp(0) / scale
+        nearest = mouth.topk(min(MAX_LIPS, len(mouth)), largest=False)
+        return nearest.indices, nearest.values
 
     def _reference(self, key: int, picture: FacePicture) -> _Reference:
         if key not in self._cache:
@@ -275,6 +288,13 @@ class RenderSession:
         coarse = blurred(image, self.renderer.config.blur)[0]
         place = torch.tensor(picture.origin, device=self.device).float()
         return _Reference(coarse, picture.pixels, place, offset, states, texture)
+
+    def _attend_face(self, references: list[_Reference], match: Correspondence) -> Attended:
+        if not self.repairs:  # nobody reads the latents
+            logits = self.renderer.face.prior(match.cost, match.turn)
+            return Attended(logits.new_zeros(1, 0, 1, 1), logits)
+        found: Attended = self.renderer.face(_joined([r.texture for r in references]), match)
+        return found
 
     def _attend_lips(
         self, maps: TargetMaps, corner: Tensor, lips: LipReferences, match: Correspondence
@@ -315,11 +335,10 @@ class RenderSession:
             weight = lip_weight[:, top:bottom, left:right]
             area = made[:, top:bottom, left:right]
             area += (self._copy(mouth, inside, part, LIP_WINDOW, r.lip) - area) * weight
-            latent = mouth_latent(face.found.value, mouth.found.value, inside, corner)
-            area += (
-                self._repair(latent, cut(maps.pncc, corner, LIP_WINDOW), made, grid, corner, part)
-                * weight
-            )
+            if self.repairs:
+                latent = mouth_latent(face.found.value, mouth.found.value, inside, corner)
+                pncc = cut(maps.pncc, corner, LIP_WINDOW)
+                area += self._repair(latent, pncc, made, grid, corner, part) * weight
         region = frame.pixels[
             y0 - frame.origin[1] : y0 - frame.origin[1] + height,
             x0 - frame.origin[0] : x0 - frame.origin[0] + width,

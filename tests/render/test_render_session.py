@@ -141,17 +141,43 @@ def test_the_decoder_touches_the_mouth_alone(session: RenderSession, mesh: Rende
     target = torch.tensor([0.5, 0.0, 0.0])
     session.forget()
     before = rendered(session, mesh, target)
+    assert not session.repairs  # before training
     bias = session.renderer.decoder.out.bias
     with torch.no_grad():
         bias += 0.1
+        session.repairs = session.renderer.decoder.changes_something()
         after = rendered(session, mesh, target)
         bias -= 0.1
+    assert session.repairs
+    session.repairs = False
     change = np.abs(after.rgb - before.rgb).max(-1)
     rows = np.nonzero(change > 10)[0]
     assert len(rows) > 100
     under = change[rows.max() + 20 :]
     assert under.shape[0] > 20  # the chin
     assert under.max() < 3  # the light of the border reaches a little farther
+
+
+@torch.no_grad()
+def test_mouths_fade_into_each_other(session: RenderSession, mesh: RenderMesh) -> None:
+    """As the mouth goes from one reference's to another's, no single step is most of the way."""
+    session.forget()
+    near = [(k, shown(mesh, torch.zeros(3), pose_of(k))) for k in range(18, 23)]
+    betas = torch.stack([beta_of(1)] * 5 + [beta_of(3)] * 5)
+    moved = face_model().expression_vertices(betas)
+    shares, jumps = [], []
+    for t in range(2, 8):
+        for found, around in ((shares, moved[t - 2 : t + 3]), (jumps, moved[t : t + 1])):
+            index, mouth = session._alike(around)
+            share = torch.zeros(8)
+            share[index] = (-60 * mouth).softmax(0)
+            found.append(share)
+    steps = [torch.stack(x).diff(dim=0).abs().sum(1) / 2 for x in (shares, jumps)]
+    assert steps[1].max() > 0.8  # without neighbours the choice jumps
+    assert steps[0].max() < 0.5
+    assert abs(float(shares[0] @ shares[0]) - float(jumps[0] @ jumps[0])) < 0.1
+    patch = session.render(20, near[2][1], moved[4], near, around=moved[2:7])
+    assert np.isfinite(patch.rgb).all()
 
 
 def test_no_weight_no_picture(session: RenderSession, mesh: RenderMesh) -> None:
