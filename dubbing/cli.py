@@ -16,6 +16,7 @@ from typing import Annotated, Any, cast
 
 import typer
 
+from dubbing.cli_batch import batch
 from dubbing.console import shown_progress
 from dubbing.errors import DubbingError, OptionInvalid
 from dubbing.face.limits import FaceLimits
@@ -42,6 +43,7 @@ train = typer.Typer(
     help="Train the networks on footage of your own.", no_args_is_help=True, rich_markup_mode=None
 )
 app.add_typer(train, name="train")
+app.add_typer(batch, name="batch")
 
 DeviceOption = Annotated[
     str, typer.Option(metavar="auto|cpu|cuda", help="Where the networks run; 'auto' takes a GPU.")

@@ -36,7 +36,8 @@ from dubbing.job.job import SPEECH_OF, Job, resumed_job
 from dubbing.job.rendering import SegmentRenderer
 from dubbing.media.audio import audio_duration, check_speech, load_speech
 from dubbing.media.containers import check_video_codec
-from dubbing.media.encoders import video_encoder
+from dubbing.media.encoders import check_encoder, video_encoder
+from dubbing.media.hardware import check_decoder
 from dubbing.media.mixing import mix_speech
 from dubbing.media.output import check_output
 from dubbing.media.probe import require_audio, require_video
@@ -135,7 +136,8 @@ class Dubber:
             NoFaceFound: no usable face, or not the chosen one.
         """
         options = options or DubOptions()
-        with VideoReader(video, limits=options.limits) as reader:
+        check_decoder(options.decoder)
+        with VideoReader(video, limits=options.limits, decoder=options.decoder) as reader:
             persona = self._prepare(reader, options, progress)[0]
             return self._adapted(reader, persona, progress) if options.adapt else persona
 
@@ -321,6 +323,8 @@ class Dubber:
         for file in files:
             require_audio(file, options.limits)
         check_video_codec(target, str(video_encoder(options.codec).canonical_name))
+        check_encoder(options.codec)
+        check_decoder(options.decoder)
         with held_state(target, resume=options.resume, clean=options.clean) as folder:
             if not isinstance(audio, dict):
                 heard: str | Path = audio
@@ -443,7 +447,7 @@ class Dubber:
         options = described.dub_options
         clock = _Clock()
         video, audio = (item.path for item in described.inputs[:2])
-        with VideoReader(video, limits=options.limits) as reader:
+        with VideoReader(video, limits=options.limits, decoder=options.decoder) as reader:
             persona, speaker, faces = self._speaker(reader, options, persona, progress, clock)
             index = reader.index
         length = audio_duration(audio, options.limits)
@@ -468,7 +472,7 @@ class Dubber:
         video, audio = (item.path for item in described.inputs[:2])
         names = [i.role.removeprefix(SPEECH_OF) for i in described.inputs if SPEECH_OF in i.role]
         speeches = [i.path for i in described.inputs if SPEECH_OF in i.role]
-        with VideoReader(video, limits=options.limits) as reader:
+        with VideoReader(video, limits=options.limits, decoder=options.decoder) as reader:
             units = [0]
             with clock.stage("analyse and fit", units):
                 stage = StageProgress(progress, "analyse", reader.estimated_frames)

@@ -123,6 +123,24 @@ class InputTooLarge(DubbingError):
     exit_code = 20
 
 
+class BatchInvalid(DubbingError):
+    """A jobs file, or the saved state of a batch, can't be used; the message lists every fault."""
+
+    exit_code = 24
+
+
+class StorageFailed(DubbingError):
+    """A remote store refused or lost a file."""
+
+    exit_code = 25
+
+
+class WorkerDied(DubbingError):
+    """A worker process of a batch ended in the middle of a job."""
+
+    exit_code = 26
+
+
 class Cancelled(DubbingError):
     """The caller's progress callback or a signal asked the job to stop."""
 

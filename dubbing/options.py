@@ -16,7 +16,8 @@ from dubbing.speaker_choice import SpeakerChoice
 
 LENGTHS = ("audio", "video", "shortest", "longest")
 TAILS = ("rest", "original")
-CODECS = ("libx264", "libx265", "libsvtav1", "libvpx-vp9", "ffv1", "prores_ks", "dnxhd")
+NVENC = ("h264_nvenc", "hevc_nvenc", "av1_nvenc")
+CODECS = ("libx264", "libx265", "libsvtav1", "libvpx-vp9", "ffv1", "prores_ks", "dnxhd", *NVENC)
 PRESETS = (
     "ultrafast",
     "superfast",
@@ -81,7 +82,7 @@ def _check_type(name: str, value: object, hint: Any) -> None:
 
 
 def _check_range(name: str, value: Any, low: float | None, high: float | None) -> None:
-    if low is None and high is None:
+    if value is None or (low is None and high is None):
         return
     below = low is not None and not value >= low  # "not >=" also refuses a NaN
     above = high is not None and not value <= high
@@ -211,7 +212,7 @@ class DubOptions:
         reason="it costs up to the length of the clip and helps some speakers only",
     )
     codec: str = option(
-        "Picture codec of the result.",
+        "Picture codec of the result; those of nvenc encode on an NVIDIA card that has an encoder.",
         "libx264",
         reason="plays everywhere, and every build of ffmpeg has it",
         choices=CODECS,
@@ -228,6 +229,12 @@ class DubOptions:
         "medium",
         reason="the encoder's own default: the networks cost more time than it does",
         choices=PRESETS,
+    )
+    decoder: str = option(
+        "Where the video is decoded: by the processor, or by an NVIDIA card (nvdec).",
+        "software",
+        reason="works everywhere; a card saves processor time for the encoder",
+        choices=("software", "nvdec"),
     )
     audio_codec: str = option(
         "Sound codec of the result; 'auto' copies the speech bit by bit where the container takes "

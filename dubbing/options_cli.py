@@ -12,28 +12,35 @@ import typer
 
 
 def with_options(
-    kind: type, only: Collection[str] | None = None
+    kind: type,
+    parameter: str = "options",
+    *,
+    only: Collection[str] | None = None,
+    leave_out: Collection[str] = (),
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Decorator: give a command one option per field of the dataclass `kind`.
 
-    With `only`, one per field of these names; the others keep their defaults.
-
-    The command takes the built instance as its keyword argument `options`. Fields without a
-    default become required options. Types and ranges beyond int, float, bool and path are the
-    dataclass's own business: it raises OptionInvalid when it is built.
+    The command takes the built instance as its keyword argument `parameter`. Fields without a
+    default become required options; those that are not in `only`, or in `leave_out`, keep their
+    default. Types and ranges beyond int, float, bool and path are the dataclass's own business: it
+    raises OptionInvalid when it is built.
     """
     hints = get_type_hints(kind)
-    offered = [item for item in fields(kind) if only is None or item.name in only]
+    offered = [
+        item
+        for item in fields(kind)
+        if (only is None or item.name in only) and item.name not in leave_out
+    ]
     names = [item.name for item in offered]
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         @functools.wraps(command)
         def run(**values: Any) -> None:
             options = kind(**{name: values.pop(name) for name in names})
-            command(**values, options=options)
+            command(**values, **{parameter: options})
 
         own = inspect.signature(command, eval_str=True).parameters.values()
-        kept = [p for p in own if p.name != "options"]
+        kept = [p for p in own if p.name != parameter]
         made = [
             inspect.Parameter(
                 item.name,

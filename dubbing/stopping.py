@@ -19,7 +19,9 @@ class StopSignals:
     the block then, it leaves as `Cancelled` or `Terminated`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, left: str = "no output was written") -> None:
+        """`left` says what remains after such an end."""
+        self._left = left
         self.asked: int | None = None
         self._before: dict[int, Any] = {}
 
@@ -43,9 +45,9 @@ class StopSignals:
             return
         stopped: Cancelled
         if self.asked == signal.SIGTERM:
-            stopped = Terminated("asked to end; no output was written")
+            stopped = Terminated(f"asked to end; {self._left}")
         else:
-            stopped = Cancelled("stopped from the keyboard; no output was written")
+            stopped = Cancelled(f"stopped from the keyboard; {self._left}")
         for note in getattr(error, "__notes__", ()):
             stopped.add_note(note)
         raise stopped from error

@@ -196,10 +196,20 @@ def resolve(checkpoint: str | Path) -> Path:
     return folder
 
 
+def checkpoint_hashes(checkpoint: str | Path) -> dict[str, str]:
+    """The SHA-256 of every part.
+
+    Raises:
+        CheckpointNotFound: see `resolve`.
+    """
+    folder = resolve(checkpoint)
+    return {k: _digest(folder / f"{k}.safetensors") for k in KINDS}
+
+
 def load_engine(checkpoint: str | Path, device: torch.device) -> EngineWeights:
     """Load all parts of a checkpoint folder onto `device`."""
     folder = resolve(checkpoint)
-    digests = {k: _digest(folder / f"{k}.safetensors") for k in KINDS}
+    digests = checkpoint_hashes(folder)
     renderer = load_renderer(folder / f"{RENDERER}.safetensors").to(device)
     for parameter in renderer.parameters():  # convolutions are faster with channels last
         if parameter.dim() == 4:

@@ -5,7 +5,8 @@
 
 Each stage is the engine's own code, run alone; the renderer's parts are timed inside one pass of
 the renderer. On CUDA the device is waited for at every border of a stage. The last line is a whole
-dub (`--length video`), in which encoder and decoder work beside the rest.
+dub (`--length video`), in which encoder and decoder work beside the rest; with NVIDIA cards, how
+busy they were meanwhile is told beside the clip.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ from dubbing.analysis import (
 )
 from dubbing.dubber import Dubber
 from dubbing.errors import DubbingError
+from dubbing.evaluation.gpu_use import GpuUse, gpu_use
 from dubbing.evaluation.tables import markdown, save_json
 from dubbing.evaluation.timing import StageTimer
 from dubbing.face.tracker import FaceTracker
@@ -201,8 +203,9 @@ def run(bench: Bench, end_to_end: bool) -> dict[str, Any]:
         motion = measure_speech(bench, persona, seconds, count)
         rendered = measure_render(bench, reader, session, motion, speaker, persona)
         measure_encode(bench, reader, Path(folder))
+        use = GpuUse()
         if end_to_end:
-            with bench.stage(END, count):
+            with bench.stage(END, count), gpu_use() as use:
                 output = Path(folder) / "dubbed.mkv"
                 dubber.dub(bench.video, bench.audio, output, DubOptions(length="video"))
         width, height = reader.video.display_size
@@ -210,6 +213,7 @@ def run(bench: Bench, end_to_end: bool) -> dict[str, Any]:
             "video": bench.video.name, "width": width, "height": height, "frames": count,
             "seconds": round(seconds, 3), "face_px": round(float(_face_height(speaker))),
             "rendered_frames": rendered,
+            **({f"gpu_{k}": v for k, v in asdict(use).items()} if use.samples else {}),
         }  # fmt: skip
 
 

@@ -130,7 +130,8 @@ class Job:
 
     def open_video(self) -> VideoReader:
         """The source with the numbering of the analysis."""
-        reader = VideoReader(self._input("video"), limits=self.options.limits)
+        options = self.options
+        reader = VideoReader(self._input("video"), limits=options.limits, decoder=options.decoder)
         reader.use_index(self.findings.index)
         return reader
 

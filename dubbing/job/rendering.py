@@ -19,6 +19,7 @@ from dubbing.job.segments import SegmentRecord, Span
 from dubbing.media.reader import VideoReader
 from dubbing.media.timeline import OutputFrame, OutputPlan, iter_plan
 from dubbing.media.writer import VideoWriter
+from dubbing.overlap import done_behind, made_ahead
 from dubbing.report import join_pass_through
 from dubbing.shot_sessions import ShotSessions
 from dubbing.stream import AHEAD, DoneFrame, DubbedFrames, StreamFrame
@@ -108,25 +109,32 @@ class SegmentRenderer:
         around = self._source.frames(
             max(span.start - self._reach, 0), min(span.stop + self._reach, count)
         )
-        frames: Iterator[StreamFrame] = (
+        planned = (
             StreamFrame(
                 f.number, f.source, float(f.time), f.pts, f.duration, self._tail.share(f.number)
             )
             for f in around
         )
-        # each speaker is drawn into the pictures of the one before, who therefore needs as many
-        # neighbours finished as the rest refer to
-        reach = self._reach
-        for face in self._faces[:-1]:
-            reach -= AHEAD
-            frames = face.drawn(frames, max(span.start - reach, 0), min(span.stop + reach, count))
         first = job.pts[span.start]
-        with VideoWriter(
+        writer = VideoWriter(
             path, reader.video, options.codec, crf=float(options.crf), preset=options.preset
-        ) as writer:
+        )
+
+        def encode(done: DoneFrame) -> None:
+            ticks = max(round(done.source.duration / reader.time_base), 1)
+            writer.write(done.frame, done.source.pts - first, ticks)
+
+        with writer, made_ahead(planned) as frames, done_behind(encode) as encoded:
+            # each speaker is drawn into the pictures of the one before, who therefore needs as
+            # many neighbours finished as the rest refer to
+            reach = self._reach
+            for face in self._faces[:-1]:
+                reach -= AHEAD
+                frames = face.drawn(
+                    frames, max(span.start - reach, 0), min(span.stop + reach, count)
+                )
             for done in self._faces[-1].finished(frames, span.start, span.stop):
-                ticks = max(round(done.source.duration / reader.time_base), 1)
-                writer.write(done.frame, done.source.pts - first, ticks)
+                encoded(done)
                 advance()
         passed = {
             number: " / ".join(dict.fromkeys(face.passed[number] for face in self._faces))

@@ -12,6 +12,7 @@ import av
 from dubbing.errors import NotAVideo
 from dubbing.media import planes
 from dubbing.media.decoders import video_decoder
+from dubbing.media.hardware import NVDEC, SOFTWARE, card_decoder
 from dubbing.media.index import FrameIndex
 from dubbing.media.limits import DEFAULT_LIMITS, Limits
 from dubbing.media.opening import damage, open_input
@@ -33,9 +34,11 @@ class DecodeSession:
         video: VideoStreamInfo,
         threads: int = 0,
         limits: Limits | None = DEFAULT_LIMITS,
+        decoder: str = SOFTWARE,
     ):
         self._path = path
         self._limits = limits
+        self._on_card = decoder == NVDEC
         self._video = video
         self._threads = threads
         self._container = self._stream = self._decoder = None  # type: Any
@@ -45,7 +48,10 @@ class DecodeSession:
     def _open(self) -> None:
         self._container = open_input(self._path, NotAVideo, self._limits)
         self._stream = self._container.streams[self._video.index]
-        self._decoder = video_decoder(self._stream, self._threads, self._limits)
+        if self._on_card:
+            self._decoder = card_decoder(self._stream, self._limits)
+        else:
+            self._decoder = video_decoder(self._stream, self._threads, self._limits)
         self._fresh = True
 
     def __enter__(self) -> Self:
@@ -86,7 +92,8 @@ class DecodeSession:
         if same_size and frame.format.name == video.pix_fmt:
             frame.time_base = video.time_base
             return frame
-        log.debug("%s: size or format changes inside the clip", self._path)
+        if not self._on_card:  # a card gives the same samples in a layout of its own
+            log.debug("%s: size or format changes inside the clip", self._path)
         sized = frame
         if not same_size:
             sized = frame.reformat(width=video.width, height=video.height)

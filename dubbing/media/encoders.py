@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+from typing import Any
+
 import av
 
 from dubbing.errors import OptionInvalid
@@ -25,6 +28,11 @@ _ALPHA_FORMATS: dict[str, tuple[str, ...]] = {"libx265": (), "libvpx-vp9": ("yuv
 """Formats with alpha that these take; they name others too, and then do not start."""
 
 _CRF_MAX = {"libx264": 51, "libx265": 51, "libsvtav1": 63, "libvpx-vp9": 63}
+_NVENC_PRESETS = {
+    "ultrafast": "p1", "superfast": "p1", "veryfast": "p2", "faster": "p3", "fast": "p4",
+    "medium": "p5", "slow": "p6", "slower": "p7", "veryslow": "p7",
+}  # fmt: skip
+"""nvenc's own names for x264's."""
 
 
 def video_encoder(name: str) -> av.Codec:
@@ -76,8 +84,30 @@ def quality_options(codec: str, crf: float | None, preset: str | None) -> dict[s
         return {"level": "3", "slicecrc": "1"}
     if codec.endswith("_nvenc"):
         rate = {} if crf is None else {"rc": "vbr", "cq": f"{crf:g}", "b": "0"}
-        return rate | speed
+        return rate | ({} if preset is None else {"preset": _NVENC_PRESETS.get(preset, preset)})
     return {}
+
+
+def check_encoder(codec: str) -> None:
+    """Make sure that an encoder of a graphics card starts on this machine; others always do.
+
+    Raises:
+        OptionInvalid: unknown encoder, or no card, driver or free session for it.
+    """
+    video_encoder(codec)
+    if not codec.endswith("_nvenc"):
+        return
+    context: Any = av.CodecContext.create(codec, "w")
+    context.width = context.height = 256
+    context.pix_fmt, context.time_base = "yuv420p", Fraction(1, 25)
+    try:
+        context.open()
+    except av.error.FFmpegError as error:
+        raise OptionInvalid(
+            f"the encoder {codec} does not start on this machine: {error.strerror}",
+            hint="it needs an NVIDIA card with an encoder (data-centre cards such as H100 have "
+            "none) and its driver; libx264 always works",
+        ) from error
 
 
 def profile_options(codec: str, pix_fmt: str) -> dict[str, str]:

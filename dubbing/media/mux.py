@@ -212,6 +212,8 @@ def _command(job: _Job, temporary: Path, extra: dict[str, str]) -> list[str]:
     options |= _stream_metadata(job) | _audio_options(job, speech) | _container_options(job, extra)
     for position, (_, codec) in enumerate(job.others, start=2):
         options[f"c:{position}"] = codec
+    if not job.rules.is_mov:
+        options["fflags"] = "+bitexact"  # else a random number makes every Matroska file another
     output = ffmpeg.output(picture["v:0"], sound[str(speech.index)], str(temporary), **options)
     return _completed([str(part) for part in ffmpeg.get_args(output)], job, extra)
 

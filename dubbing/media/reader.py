@@ -18,6 +18,7 @@ import numpy.typing as npt
 from dubbing.errors import MediaFailed, NotAVideo
 from dubbing.media import planes
 from dubbing.media.decoding import DecodeSession, LostPlaceError
+from dubbing.media.hardware import SOFTWARE
 from dubbing.media.index import FrameIndex, IndexBuilder
 from dubbing.media.limits import DEFAULT_LIMITS, Limits
 from dubbing.media.probe import MediaInfo, VideoStreamInfo, require_video
@@ -97,12 +98,18 @@ class VideoReader:
     """
 
     def __init__(
-        self, path: str | Path, *, threads: int = 0, limits: Limits | None = DEFAULT_LIMITS
+        self,
+        path: str | Path,
+        *,
+        threads: int = 0,
+        limits: Limits | None = DEFAULT_LIMITS,
+        decoder: str = SOFTWARE,
     ):
         """
         Args:
             threads: decoder threads, 0 for as many as the machine has.
             limits: what is accepted; None for a file of our own.
+            decoder: one of `hardware.DECODERS`.
         """
         self.path = Path(path)
         self.info: MediaInfo = require_video(path, limits)
@@ -112,6 +119,7 @@ class VideoReader:
         self.video: VideoStreamInfo = self.info.video
         self.time_base: Fraction = self.video.time_base
         self._threads = threads
+        self._decoder = decoder
         self._index: FrameIndex | None = None
 
     def __enter__(self) -> Self:
@@ -219,7 +227,7 @@ class VideoReader:
                     yield held.pop()
 
     def _session(self) -> DecodeSession:
-        return DecodeSession(self.path, self.video, self._threads, self._limits)
+        return DecodeSession(self.path, self.video, self._threads, self._limits, self._decoder)
 
     def _decoded(self, number: int, pts: int, frame: av.VideoFrame, first: int) -> DecodedFrame:
         return DecodedFrame(number, pts, self.time_base, frame, self.video.rotation, first)
