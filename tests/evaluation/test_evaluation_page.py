@@ -50,13 +50,13 @@ def command(protocol: Path, folder: Path) -> list[str]:
         f"{get_ffmpeg_exe()} -y -i {{video}} -i {{audio}} -map 0:v -map 1:a -c:v libx264 -crf 20 "
         "-c:a aac {output}"
     )
-    broken = (
-        f"{sys.executable} -c raise(SystemExit('no<script>luck')) {{video}} {{audio}} {{output}}"
-    )
+    program = folder / "broken.py"
+    program.write_text("raise SystemExit('no<script>luck')")
+    broken = f"{sys.executable} {program} {{video}} {{audio}} {{output}}"
     return [
         "evaluate", str(protocol), "--output", str(folder / "out"), "--protocols", "self-dub",
         "--only", "a", "--frames", "2", "--no-ours", "--no-baselines", "--device", "cpu", "--quiet",
-        "--command", f"through={through}", "--command", f'broken="{broken}"'.replace('"', ""),
+        "--command", f"through={through}", "--command", f"broken={broken}",
     ]  # fmt: skip
 
 
