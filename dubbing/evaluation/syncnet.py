@@ -30,6 +30,7 @@ PAD = 0.4  # of the face box, around it
 STEP, WINDOW, FFT, FILTERS = 160, 400, 512, 26  # MFCC: samples of a hop, of a window; bands
 LIFTER, EMPHASIS = 22, 0.97
 BATCH = 16
+MIN_WINDOWS = 25  # a second
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ class LseMeter:
         """
         sound = torch.from_numpy(mfcc(samples)).float()
         windows = min(len(faces), len(samples) // 640) - FRAMES
-        if windows < 25:
+        if windows < MIN_WINDOWS:
             raise OptionInvalid("SyncNet needs more than a second of picture and sound")
         bgr = torch.from_numpy(np.ascontiguousarray(faces[..., ::-1])).permute(3, 0, 1, 2)
         seen, heard = [], []
