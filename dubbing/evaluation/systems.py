@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from dubbing.dubber import Dubber, peak_memory_mib
+from dubbing.dubber import Dubber
 from dubbing.errors import InputNotFound, MediaFailed, OptionInvalid
 from dubbing.evaluation.clips import SUFFIXES
 from dubbing.evaluation.protocol_file import Case, file_hash
+from dubbing.job.finishing import peak_memory_mib
 from dubbing.options import DubOptions
 from dubbing.persona import Persona
 
