@@ -117,7 +117,7 @@ class WarpSession(RenderSession):
         # not RenderSession's own, which encodes the references with the network
         self.model, self.mesh, self.template = model, mesh, template.cpu()
         self.device = mesh.colours.device
-        self._bank = lip_references
+        self._pictures = lip_references
         moved = [model.expression_vertices(p.beta[None])[0] for p in lip_references]
         self._moved = torch.stack(moved)
 
@@ -132,7 +132,7 @@ class WarpSession(RenderSession):
         """See `RenderSession.render`; the face references are not looked at."""
         moved = displacement.cpu()
         picked = nearest_by_lips(moved, self._moved)
-        other = self._bank[picked]
+        other = self._pictures[picked]
         target = apply_pose((self.template + moved)[None], frame.pose[None])[0]
         there = apply_pose((self.template + self._moved[picked])[None], other.pose[None])[0]
         height, width = frame.pixels.shape[:2]
