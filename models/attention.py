@@ -98,7 +98,7 @@ def attend_rows(
     """
     batch, channels, h, w = query.shape
     q = query.flatten(2).transpose(1, 2).reshape(-1, channels)
-    total = len(q)
+    total = q.shape[0]  # not len(), which an export would take for a constant
     q = q if chosen is None else q[chosen]
     logits = torch.bmm(take_rows(key, rows), q[..., None])[..., 0] / channels**0.5 + bias
     weights = logits.softmax(-1)[:, None].to(value.dtype)
