@@ -54,11 +54,12 @@ class RendererGraph(nn.Module):
     def forward(
         self, pictures: Tensor, lip_pncc: Tensor, pncc: Tensor, lips: Tensor, corner: Tensor,
         face_place: Tensor, face_cost: Tensor, face_turn: Tensor,
-        lip_place: Tensor, lip_cost: Tensor, lip_turn: Tensor,
+        lip_place: Tensor, lip_cost: Tensor, lip_turn: Tensor, lip_mouth: Tensor,
     ) -> Tensor:  # fmt: skip
         """The rendered windows [B, 3, 144, 192]."""
-        face = Correspondence(face_place, face_cost, face_turn)
-        mouth = Correspondence(lip_place, lip_cost, lip_turn)
+        unread = torch.zeros_like(face_turn)  # Face-Attention asks for no whole mouths
+        face = Correspondence(face_place, face_cost, face_turn, unread)
+        mouth = Correspondence(lip_place, lip_cost, lip_turn, lip_mouth)
         made: Tensor = self.stage(pictures, lip_pncc, pncc, lips, corner, face, mouth)[0]
         return made
 
@@ -99,6 +100,7 @@ def sample_inputs(batch: int, references: int, lips: int, seed: int = 0) -> dict
         "lip_place": places(lips, LIP_WINDOW, corner),
         "lip_cost": drawn(batch, lips, *LIP_WINDOW),
         "lip_turn": 0.3 * drawn(batch, lips),
+        "lip_mouth": 0.05 * drawn(batch, lips),
     }
 
 
@@ -109,7 +111,7 @@ def dynamic_dimensions() -> dict[str, dict[int, Any]]:
     lips = torch.export.Dim("lip_references", min=1, max=MOST)
     per_picture = {name: {0: batch} for name in ("pncc", "lips", "corner")}
     per_reference = ("pictures", "face_place", "face_cost", "face_turn")
-    per_lips = ("lip_pncc", "lip_place", "lip_cost", "lip_turn")
+    per_lips = ("lip_pncc", "lip_place", "lip_cost", "lip_turn", "lip_mouth")
     return {
         **{name: {0: batch, 1: references} for name in per_reference},
         **per_picture,

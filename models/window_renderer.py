@@ -47,20 +47,21 @@ class WindowRenderer(nn.Module):
         known = r.lip_references(texture.index_select(1, last), lip_pncc)
         lip_tokens = (part[0] // STRIDE, part[1] // STRIDE)
         geometry = cut_part(r.encode_target(pncc), corner // STRIDE, lip_tokens)
+        mouth_pncc, weight = cut_part(pncc, corner, part), cut_part(lips, corner, part)
         by_face = r.face(texture, face_match)
-        by_lips = r.lip(geometry, cut_part(pncc, corner, part), known, lip_match)
+        by_lips = r.lip(geometry, mouth_pncc, known, lip_match)
         low = blurred(pictures.flatten(0, 1), r.config.blur).view_as(pictures)
         detail = pictures - low
         face_copy = _copy(low, detail, face_match, by_face, r.face)
         low, detail = low.index_select(1, last), detail.index_select(1, last)
-        lip_copy = _copy(low, detail, lip_match, by_lips, r.lip)
-        weight = put_part(cut_part(lips, corner, part), corner, size)
-        copied = face_copy * (1 - weight) + put_part(lip_copy, corner, size) * weight
-        small = F.avg_pool2d(weight, STRIDE)
-        tokens = (size[0] // STRIDE, size[1] // STRIDE)
-        lip_latent = put_part(by_lips.value, corner // STRIDE, tokens)
-        latent = by_face.value * (1 - small) + lip_latent * small
-        return copied + r.decoder(latent, pncc, copied), copied
+        mouth = cut_part(face_copy, corner, part)
+        mouth = mouth + (_copy(low, detail, lip_match, by_lips, r.lip) - mouth) * weight
+        around = cut_part(by_face.value, corner // STRIDE, lip_tokens)
+        latent = around + (by_lips.value - around) * F.avg_pool2d(weight, STRIDE)
+        correction = r.decoder(latent, mouth_pncc, mouth) * weight
+        inside = put_part(torch.ones_like(weight), corner, size)
+        copied = face_copy * (1 - inside) + put_part(mouth, corner, size)
+        return copied + put_part(correction, corner, size), copied
 
 
 def _copy(

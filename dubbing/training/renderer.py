@@ -105,7 +105,9 @@ class _Trainer:
     ):  # fmt: skip
         self.fabric, self.options, self.batcher = fabric, options, batcher
         start = options.start
-        stage = WindowRenderer(Renderer(RendererConfig()) if start is None else load_renderer(start))
+        stage = WindowRenderer(
+            Renderer(RendererConfig()) if start is None else load_renderer(start)
+        )
         stage.requires_grad_(True).train()
         # How sharply references are chosen is a decision, not a regression: L1 would choose the
         # mean, which washes out teeth and the line between the lips.
