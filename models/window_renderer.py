@@ -7,6 +7,8 @@ of the frame.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -75,17 +77,17 @@ def _copy(
     )
 
 
-def cut_part(maps: Tensor, corner: Tensor, size: tuple[int, int]) -> Tensor:
+def cut_part(maps: Tensor, corner: Tensor, size: Sequence[int]) -> Tensor:
     """Parts [B, C, p, q] of maps [B, C, h, w] at corners [B, 2] (y, x), which are never read on
     the host: the result can be exported, and a GPU does not wait."""
     y = corner[:, :1] + torch.arange(size[0], device=maps.device)
     x = corner[:, 1:] + torch.arange(size[1], device=maps.device)
     index = (y[:, :, None] * maps.shape[-1] + x[:, None]).flatten(1)[:, None]
     found = maps.flatten(2).gather(2, index.expand(-1, maps.shape[1], -1))
-    return found.unflatten(2, size)
+    return torch.unflatten(found, 2, (size[0], size[1]))
 
 
-def put_part(part: Tensor, corner: Tensor, size: tuple[int, int]) -> Tensor:
+def put_part(part: Tensor, corner: Tensor, size: Sequence[int]) -> Tensor:
     """The inverse of `cut_part` on a canvas of zeros [B, C, h, w]."""
     height, width = part.shape[-2:]
     y = torch.arange(size[0], device=part.device) - corner[:, :1]
@@ -93,4 +95,4 @@ def put_part(part: Tensor, corner: Tensor, size: tuple[int, int]) -> Tensor:
     there = ((y >= 0) & (y < height))[:, :, None] & ((x >= 0) & (x < width))[:, None]
     index = y.clamp(0, height - 1)[:, :, None] * width + x.clamp(0, width - 1)[:, None]
     found = part.flatten(2).gather(2, index.flatten(1)[:, None].expand(-1, part.shape[1], -1))
-    return found.unflatten(2, size) * there[:, None]
+    return torch.unflatten(found, 2, (size[0], size[1])) * there[:, None]
