@@ -5,7 +5,8 @@
 PREPARED is made by `dub train prepare`. Each clip is cut into halves in time. A copy of the decoder
 learns to repair the frames of one half and is judged on the other, and the other way round: frames
 that it never saw, of the speaker that it learned. Targets are never among their references, nor
-their 5 neighbours on each side. Everything before the decoder is computed once.
+their 5 neighbours on each side. All is seen in the lip window, where the decoder works. Everything
+before the decoder is computed once.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from dubbing.errors import DubbingError, InputNotFound
 from dubbing.evaluation.tables import markdown
 from dubbing.models.renderer import Decoder, Renderer
 from dubbing.models.window_renderer import WindowRenderer
+from dubbing.render.scene import LIP_WINDOW, cut
 from dubbing.training.clips import fitted
 from dubbing.training.render_clips import RenderClip, load_render_clips
 from dubbing.training.render_data import GUARD, RenderBatcher
@@ -58,7 +60,9 @@ def examples(renderer: Renderer, batcher: RenderBatcher, clip: RenderClip, count
     for row in np.linspace(0, len(clip.frames) - 1, count).round().astype(int).tolist():
         batch = batcher.collate([(clip, row)])
         rendered(stage, batch)
-        out.append((clip.frames[row], (*found.pop(), batch.truth, batch.mask, batch.lips)))
+        whole = (batch.truth, batch.mask, batch.lips)
+        mouth = [cut(x, batch.corner, LIP_WINDOW) for x in whole]  # where the decoder works
+        out.append((clip.frames[row], (*found.pop(), *mouth)))
     hook.remove()
     return out
 
@@ -75,7 +79,7 @@ def adapted(decoder: Decoder, kept: list[Example], steps: int, rate: float, part
         optimiser.param_groups[0]["lr"] = rate * min((step + 1) / 5, 1) * (1 - step / steps)
         picked = drawn.sample(kept, min(BATCH, len(kept)))
         latent, pncc, copied, truth, mask, lips = (torch.cat(x) for x in zip(*picked, strict=True))
-        error = (copied + made(latent, pncc, copied) - truth).abs()
+        error = (copied + lips * made(latent, pncc, copied) - truth).abs()
         optimiser.zero_grad(set_to_none=True)
         (10 * error * (mask + LIP_WEIGHT * lips)).mean().backward()
         optimiser.step()
@@ -87,7 +91,7 @@ def scores(decoder: Decoder, held: list[Example]) -> list[float]:
     """FIGURES: L1 in code values, means; sharpness against the truth, median."""
     rows = []
     for latent, pncc, copied, truth, mask, lips in held:
-        made = copied + decoder(latent, pncc, copied)
+        made = copied + lips * decoder(latent, pncc, copied)
         error = (made - truth).abs().mean(1, keepdim=True)
         row = [255 * (error * mask).sum() / mask.sum(), psnr(made, truth, mask)]
         row += [psnr(made, truth, lips)]
