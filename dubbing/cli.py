@@ -45,6 +45,10 @@ train = typer.Typer(
 )
 app.add_typer(train, name="train")
 app.add_typer(batch, name="batch")
+export = typer.Typer(
+    help="Write networks in other formats.", no_args_is_help=True, rich_markup_mode=None
+)
+app.add_typer(export, name="export")
 
 DeviceOption = Annotated[
     str, typer.Option(metavar="auto|cpu|cuda", help="Where the networks run; 'auto' takes a GPU.")
@@ -319,6 +323,28 @@ def demo_command(
         typer.echo(f"speaker: {report.video.path}")
         typer.echo(f"speech:  {report.audio.path}")
         typer.echo(f"dubbed:  {report.output.path}")
+
+
+@export.command("onnx", no_args_is_help=True)
+@_cancellable
+def export_onnx_command(
+    output: Annotated[Path, typer.Argument(metavar="OUTPUT", help="The .onnx file to write.")],
+    checkpoint: CheckpointOption = "default",
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the output file if it exists.")
+    ] = False,
+    quiet: QuietOption = False,
+) -> None:
+    """Write the renderer as ONNX, checked against torch."""
+    from dubbing.export import export_renderer
+    from dubbing.weights import RENDERER, load_renderer, resolve
+
+    renderer = load_renderer(resolve(checkpoint) / f"{RENDERER}.safetensors")
+    made = export_renderer(renderer, output, overwrite)
+    if not quiet:
+        typer.echo(
+            f"{made.path}: {made.bytes / 1e6:.1f} MB, differs from torch by {made.difference:.1e}"
+        )
 
 
 @app.command("version")

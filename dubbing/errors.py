@@ -117,6 +117,12 @@ class InputChanged(DubbingError):
     exit_code = 17
 
 
+class ExportFailed(DubbingError):
+    """A network could not be exported, or the result does not do what the network does."""
+
+    exit_code = 18
+
+
 class InputTooLarge(DubbingError):
     """An input's pictures or its length are over the limits (--max-pixels, --max-duration)."""
 

@@ -98,7 +98,7 @@ def attend_rows(
     """
     batch, channels, h, w = query.shape
     q = query.flatten(2).transpose(1, 2).reshape(-1, channels)
-    total = len(q)
+    total = q.shape[0]  # not len(), which an export would take for a constant
     q = q if chosen is None else q[chosen]
     logits = torch.bmm(take_rows(key, rows), q[..., None])[..., 0] / channels**0.5 + bias
     weights = logits.softmax(-1)[:, None].to(value.dtype)
@@ -130,7 +130,7 @@ def table_rows(index: Tensor, tokens: int) -> Tensor:
 def take_rows(maps: Tensor, rows: Tensor) -> Tensor:
     """Columns of [B, N, C, H, W] at `table_rows`: [B * h * w, N * K, C]."""
     table = maps.permute(0, 1, 3, 4, 2).reshape(-1, maps.shape[2])  # a view if channels come last
-    return table.index_select(0, rows.reshape(-1)).view(*rows.shape, -1)
+    return table.index_select(0, rows.reshape(-1)).view(*rows.shape, maps.shape[2])
 
 
 def full_attention(query: Tensor, key: Tensor, value: Tensor, bias: Tensor) -> Attended:

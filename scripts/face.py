@@ -38,7 +38,7 @@ from dubbing.console import shown_progress
 from dubbing.dubber import Dubber
 from dubbing.errors import DubbingError
 from dubbing.evaluation import face_protocols, face_sections
-from dubbing.evaluation.clips import Clip, load_clips
+from dubbing.evaluation.clips import Clip, chosen, load_clips
 from dubbing.evaluation.evaluate import code_digest
 from dubbing.evaluation.face_protocols import FaceBench, Row
 from dubbing.evaluation.judges import Judges
@@ -76,16 +76,6 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     if args.frames < 2:
         parser.error("--frames has to be at least 2")
     return args
-
-
-def chosen(clips: list[Clip], names: list[str] | None) -> list[Clip]:
-    """The clips of these file names or stems, all without names."""
-    if not names:
-        return clips
-    known = {name for clip in clips for name in (clip.name, clip.path.stem)}
-    if missing := [name for name in names if name not in known]:
-        raise SystemExit(f"error: no clip {', '.join(missing)} among those that count")
-    return [clip for clip in clips if {clip.name, clip.path.stem} & set(names)]
 
 
 def measured(args: argparse.Namespace, bench: FaceBench, shown: list[Clip],

@@ -94,10 +94,11 @@ class RestingDubber(Dubber):
 class WarpingDubber(Dubber):
     """The engine's stage 1 with the simplest stage 2: the nearest lip reference, mesh-warped."""
 
-    def session(self, persona: Persona) -> RenderSession:
+    def session(self, persona: Persona, bank: list[FacePicture] | None = None) -> RenderSession:
         """See `WarpSession`."""
         model = self.weights.morphable.to("cpu")
-        return WarpSession(model, self.mesh, persona.template, persona.bank)
+        pictures = persona.bank if bank is None else bank
+        return WarpSession(model, self.mesh, persona.template, pictures)
 
 
 class WarpSession(RenderSession):
@@ -128,8 +129,10 @@ class WarpSession(RenderSession):
         displacement: Tensor,
         references: list[tuple[int, FacePicture]],
         strength: float = 1.0,
+        around: Tensor | None = None,
     ) -> Patch:
-        """See `RenderSession.render`; the face references are not looked at."""
+        """See `RenderSession.render`; neither the face references nor the displacements around are
+        looked at."""
         moved = displacement.cpu()
         picked = nearest_by_lips(moved, self._moved)
         other = self._pictures[picked]

@@ -93,6 +93,20 @@ def load_clips(folder: Path, manifest: Path | None, role: str = "dev") -> list[C
     ]
 
 
+def chosen(clips: list[Clip], names: Sequence[str] | None) -> list[Clip]:
+    """The clips of these file names or stems, all without names.
+
+    Raises:
+        OptionInvalid: a name that none of the clips has.
+    """
+    if not names:
+        return clips
+    known = {name for clip in clips for name in (clip.name, clip.path.stem)}
+    if missing := [name for name in names if name not in known]:
+        raise OptionInvalid(f"no clip {', '.join(missing)} among those that count")
+    return [clip for clip in clips if {clip.name, clip.path.stem} & set(names)]
+
+
 def clip_of(path: Path, line: dict[str, str]) -> Clip:
     """A clip with what a manifest's line says of it."""
     return Clip(path, line.get("speaker") or path.stem, _language(line))

@@ -25,7 +25,7 @@ from dubbing.evaluation.face_work import (
     still_pixels,
 )
 from dubbing.evaluation.footage import Footage
-from dubbing.evaluation.held_out import held_out_groups, spread
+from dubbing.evaluation.held_out import HeldOut, held_out_groups, spread
 from dubbing.evaluation.identity import Embedding, identity_distance
 from dubbing.evaluation.judges import Judges
 from dubbing.evaluation.regions import CROP, Regions
@@ -35,6 +35,7 @@ from dubbing.media.audio import SPEECH_RATE
 from dubbing.media.planes import frame_rgb
 from dubbing.media.reader import VideoReader
 from dubbing.motion import Motion, merged_vertices
+from dubbing.options import DubOptions
 from dubbing.render.crop import cut_crop
 from dubbing.stream import DubbedFrames, StreamFrame
 
@@ -56,6 +57,9 @@ class FaceBench:
 
     Attributes:
         clips: all that count; frames: targets per clip; sheets: folder for contact sheets.
+        groups: chooses the references of the targets, see `held_out_groups`.
+        speech: options with which stage 1 speaks.
+        baselines: whether the baselines, and the look for a leak, are made too.
     """
 
     studio: Studio
@@ -64,6 +68,9 @@ class FaceBench:
     frames: int = 12
     sheets: Path | None = None
     note: Callable[[str], None] = field(default=lambda text: None)
+    groups: Callable[..., list[HeldOut]] = held_out_groups
+    speech: DubOptions | None = None
+    baselines: bool = True
 
 
 @dataclass(frozen=True)
@@ -91,11 +98,11 @@ def held_out(bench: FaceBench, clip: Clip, self_dub: bool = True) -> Row:
     if side < MIN_FACE:
         raise OptionInvalid(f"{clip.name}: its face of {side:.0f} px is too small to judge")
     targets = spread(footage.usable, bench.frames)
-    groups = held_out_groups(studio.model, footage.speaker, footage.usable, targets)
+    groups = bench.groups(studio.model, footage.speaker, footage.usable, targets)
     rate = _rate(footage)
     later = {t: _shifted(t, footage.usable, round(SHIFT_S * rate)) for t in targets}
     footage.read({*later.values(), *(f for g in groups for f in g.frames)})
-    motion = _own_motion(studio, clip) if self_dub else None
+    motion = own_motion(studio, clip, bench.speech) if self_dub else None
     figures = _Figures(bench.judges)
     shown: dict[str, list[Picture]] = {}
     for group in groups:
@@ -106,12 +113,13 @@ def held_out(bench: FaceBench, clip: Clip, self_dub: bool = True) -> Row:
             hidden = renderer.hidden_source(frame, target.regions)
             made = renderer.make(frame, tracked, hidden)
             figures.add("", target, made)
-            if not figures.leak:
+            if bench.baselines and not figures.leak:
                 grey = renderer.hidden_source(frame, target.regions, grey=True)
                 figures.leak.append(_change(made, renderer.make(frame, tracked, grey)))
             warped = renderer.mesh_warp(frame, tracked, made)
-            figures.add(WARP, target, warped)
-            figures.add(UNCHANGED, target, replace(made, picture=footage.crop(later[frame])))
+            if bench.baselines:
+                figures.add(WARP, target, warped)
+                figures.add(UNCHANGED, target, replace(made, picture=footage.crop(later[frame])))
             dubbed = made
             if motion is not None:
                 moved = _merged(studio, footage, frame, motion)
@@ -276,12 +284,12 @@ def _shifted(frame: int, usable: Sequence[int], by: int) -> int:
     return min(usable, key=lambda f: abs(f - wanted))
 
 
-def _own_motion(studio: Studio, clip: Clip) -> Motion:
-    """Motion of the clip's own sound."""
+def own_motion(studio: Studio, clip: Clip, options: DubOptions | None = None) -> Motion:
+    """Motion of the clip's own sound, on the clock of its pictures."""
     samples = clip.samples
     if clip.sound_offset > 0:  # the motion's clock starts with the first picture
         samples = np.pad(samples, (round(clip.sound_offset * SPEECH_RATE), 0))
-    return studio.motion(samples, studio.persona(clip))
+    return studio.motion(samples, studio.persona(clip), options)
 
 
 def _merged(studio: Studio, footage: Footage, frame: int, motion: Motion) -> Tensor:

@@ -29,6 +29,7 @@ from dubbing.models.renderer import (
     mix,
     sample_pixels,
 )
+from dubbing.render.ablation import FULL, NoRegistration, RenderAblation
 from dubbing.render.compose import match_colour
 from dubbing.render.mesh import RenderMesh, extended_vertices
 from dubbing.render.precision import convolution_dtype
@@ -113,11 +114,12 @@ class _Reference:
 
 @dataclass(frozen=True)
 class _Sources:
-    """References, where the target lies in them, and how much attention each of them gets."""
+    """References, where the target lies in them, and how much attention each gets from a head."""
 
     references: list[_Reference]
     match: Correspondence
     found: Attended
+    head: Priors
 
 
 class RenderSession:
@@ -127,6 +129,7 @@ class RenderSession:
         renderer, model, mesh: on the same device.
         template: [V, 3] the speaker's neutral face.
         lip_references: the persona's reference bank, fixed for the whole clip.
+        ablation: what to do without, to see what it is worth.
     """
 
     def __init__(
@@ -136,18 +139,21 @@ class RenderSession:
         mesh: RenderMesh,
         template: Tensor,
         lip_references: list[FacePicture],
+        ablation: RenderAblation = FULL,
     ):
         self.renderer, self.model, self.mesh, self.template = renderer, model, mesh, template
         self.device = model.mean.device
         self.dtype = convolution_dtype(self.device)
         self.repairs = renderer.decoder.changes_something()
+        self.ablation = ablation
         self._cache: OrderedDict[int, _Reference] = OrderedDict()
         tracked = [self._tracked(picture) for picture in lip_references]
         windows = [
             self._window(picture, states)
             for picture, states in zip(lip_references, tracked, strict=True)
         ]
-        self.registration = Registration(mesh, torch.cat(windows), _join(tracked))
+        register = Registration if ablation.registration else NoRegistration
+        self.registration = register(mesh, torch.cat(windows), _join(tracked))
         bank = [
             self._encode(picture, states, window, offset)
             for picture, states, window, offset in zip(
@@ -188,26 +194,27 @@ class RenderSession:
         pose = frame.pose[None].to(self.device)
         source, target = self._geometry(key, frame, displacement[None].to(self.device))
         maps = target_maps(self.mesh, target)
+        if not self.ablation.lip_attention:
+            maps = replace(maps, lips=torch.zeros_like(maps.lips))
         corner = lip_corner(self.mesh, target, pose)
         shapes = displacement[None] if around is None else around
-        like, mouth = self._alike(shapes.to(self.device))
+        like, mouths = self._alike(shapes.to(self.device))
         bank = [self._bank[k] for k in like.tolist()]
         lip_states, lips = self._bank_states[like], _chosen(self._lip_references, like)
-        face = [*near, *bank]
         states = _join([*(r.states for r in near), lip_states])
-        match = correspond(maps.raster, target, states, len(face))
+        match = correspond(maps.raster, target, states, len(near) + len(bank))
         lip_match = part_of_match(match, len(bank), corner, LIP_WINDOW)
-        lip_match = replace(lip_match, mouth=mouth[None])
-        by_face = self._attend_face(face, match)
+        lip_match = replace(lip_match, mouth=mouths[None])
         by_lips = self._attend_lips(maps, corner, lips, lip_match)
+        mouth = _Sources(bank, lip_match, by_lips, self.renderer.lip)
         apart = [min(abs(number - key), MAX_APART) for number, _ in references]
-        apart += [MAX_APART] * len(bank)
-        nearness = -APART * torch.tensor(apart, device=self.device)[:, None, None]
-        by_face = Attended(by_face.value, by_face.reference_logits + nearness)
+        if self.ablation.face_attention:
+            face = self._attend_face(match, near, bank, apart)
+        else:
+            face = self._lips_everywhere(maps, match, bank, lips, mouths)
         drift = self._drift(maps, target, source)
         maps = replace(maps, mask=needed_mask(self.mesh, maps, drift))
-        by_region = _Sources(face, match, by_face), _Sources(bank, lip_match, by_lips)
-        return self._compose(frame, target, maps, corner, *by_region, drift, strength)
+        return self._compose(frame, target, maps, corner, face, mouth, drift, strength)
 
     def forget(self) -> None:
         """Drop the encoded face references: their keys will be given to other frames."""
@@ -289,12 +296,31 @@ class RenderSession:
         place = torch.tensor(picture.origin, device=self.device).float()
         return _Reference(coarse, picture.pixels, place, offset, states, texture)
 
-    def _attend_face(self, references: list[_Reference], match: Correspondence) -> Attended:
-        if not self.repairs:  # nobody reads the latents
-            logits = self.renderer.face.prior(match.cost, match.turn)
-            return Attended(logits.new_zeros(1, 0, 1, 1), logits)
-        found: Attended = self.renderer.face(_joined([r.texture for r in references]), match)
-        return found
+    def _attend_face(
+        self, match: Correspondence, near: list[_Reference], bank: list[_Reference],
+        apart: list[int],
+    ) -> _Sources:  # fmt: skip
+        """Face-Attention over the face references, `apart` frames away each, and the bank."""
+        kept = slice(None) if self.ablation.lip_attention else slice(len(near))
+        references, match = [*near, *bank][kept], _of(match, kept)
+        if self.repairs:
+            found = self.renderer.face(_joined([r.texture for r in references]), match)
+        else:  # nobody reads the latents
+            prior = self.renderer.face.prior(match.cost, match.turn)
+            found = Attended(prior.new_zeros(1, 0, 1, 1), prior)
+        away = torch.tensor([*apart, *[MAX_APART] * len(bank)][kept], device=self.device)
+        logits = found.reference_logits - APART * away[:, None, None]
+        return _Sources(references, match, Attended(found.value, logits), self.renderer.face)
+
+    def _lips_everywhere(
+        self, maps: TargetMaps, match: Correspondence, bank: list[_Reference], lips: LipReferences,
+        mouths: Tensor,
+    ) -> _Sources:  # fmt: skip
+        """Lip-Attention in place of Face-Attention, see `RenderAblation`."""
+        match = replace(_of(match, slice(-len(bank), None)), mouth=mouths[None])
+        geometry = self.renderer.encode_target(maps.pncc)
+        found = self.renderer.lip(geometry, maps.pncc, lips, match)
+        return _Sources(bank, match, found, self.renderer.lip)
 
     def _attend_lips(
         self, maps: TargetMaps, corner: Tensor, lips: LipReferences, match: Correspondence
@@ -317,7 +343,6 @@ class RenderSession:
         face: _Sources, mouth: _Sources, drift: Tensor, strength: float,
     ) -> Patch:  # fmt: skip
         """Copy pixels at the frame's resolution, repair, match colours."""
-        r = self.renderer
         window = target.window[0]
         lips = put(cut(maps.lips, corner, LIP_WINDOW), corner, WINDOW)
         x0, y0, width, height = _mask_rect(maps.mask[0, 0], window, frame)
@@ -326,7 +351,7 @@ class RenderSession:
         grid = _pixel_grid(x0, y0, width, height, window)
         plain = _sample(torch.cat([maps.mask, lips, drift], 1), grid, WINDOW)
         mask, lip_weight, moved = plain[:1], plain[1:2], plain[2:3]
-        made = self._copy(face, maps.mask, grid, WINDOW, r.face)
+        made = self._copy(face, maps.mask, grid, WINDOW)
         rect = _inner_rect(lip_weight[0])
         if rect is not None:
             top, bottom, left, right = rect
@@ -334,7 +359,7 @@ class RenderSession:
             inside = cut(maps.lips, corner, LIP_WINDOW)
             weight = lip_weight[:, top:bottom, left:right]
             area = made[:, top:bottom, left:right]
-            area += (self._copy(mouth, inside, part, LIP_WINDOW, r.lip) - area) * weight
+            area += (self._copy(mouth, inside, part, LIP_WINDOW) - area) * weight
             if self.repairs:
                 latent = mouth_latent(face.found.value, mouth.found.value, inside, corner)
                 pncc = cut(maps.pncc, corner, LIP_WINDOW)
@@ -350,10 +375,7 @@ class RenderSession:
         rgb = (made * 255).permute(1, 2, 0).contiguous()
         return Patch(rgb.cpu().numpy(), alpha.cpu().numpy(), x0, y0)
 
-    def _copy(
-        self, sources: _Sources, seen: Tensor, grid: Tensor, size: tuple[int, int],
-        head: Priors,
-    ) -> Tensor:  # fmt: skip
+    def _copy(self, sources: _Sources, seen: Tensor, grid: Tensor, size: tuple[int, int]) -> Tensor:
         """Two-band copy (see `copy_pixels`) where `seen` [1, 1, h, w] counts: the coarse band on
         the window's grid, enlarged; the detail at the frame's own pixels. [3, H, W]."""
         logits, place = sources.found.reference_logits, sources.match.place
@@ -362,7 +384,7 @@ class RenderSession:
         logits, place = logits[:, best], place[:, best]
         coarse = sample_pixels(torch.stack([r.coarse for r in references])[None], place)
         out = _sample(mix(coarse, logits), grid, size)
-        sharp = logits * head.detail_sharpness
+        sharp = logits * sources.head.detail_sharpness
         best = _strongest(sharp, seen, MAX_DETAIL)
         weights = _sample(sharp[:, best], grid, size).softmax(0)
         places = _sample(place[0, best].permute(0, 3, 1, 2).flatten(0, 1)[None], grid, size)
@@ -400,6 +422,12 @@ class RenderSession:
         with self._fast():
             correction = self.renderer.decoder(latent, pncc, seen).float()
         return _sample(correction, part, LIP_WINDOW)
+
+
+def _of(match: Correspondence, kept: slice) -> Correspondence:
+    """The correspondence with some of the references."""
+    parts = (match.place, match.cost, match.turn, match.mouth)
+    return Correspondence(*(part[:, kept] for part in parts))
 
 
 def _strongest(logits: Tensor, weight: Tensor, count: int) -> Tensor:

@@ -14,7 +14,6 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from dubbing.errors import CheckpointNotFound, InputNotFound
-from dubbing.models.attention import Attended
 from dubbing.models.discriminator import (
     PatchDiscriminator,
     discriminator_loss,
@@ -22,16 +21,9 @@ from dubbing.models.discriminator import (
     generator_loss,
 )
 from dubbing.models.perceptual import PerceptualLoss
-from dubbing.models.renderer import (
-    Correspondence,
-    Priors,
-    Renderer,
-    RendererConfig,
-    blurred,
-    copy_pixels,
-    sample_pixels,
-)
-from dubbing.render.scene import LIP_WINDOW, WINDOW, cut, mouth_latent, put
+from dubbing.models.renderer import Renderer, RendererConfig, blurred
+from dubbing.models.window_renderer import WindowRenderer
+from dubbing.render.scene import LIP_WINDOW, cut
 from dubbing.training.clips import fitted, prepared_names
 from dubbing.training.devices import average_gradients, launched
 from dubbing.training.geometry import append_csv
@@ -53,47 +45,12 @@ EMA = 0.99
 VALIDATION = 32  # targets
 
 
-class Stage2(nn.Module):
-    """The whole renderer on a training batch."""
-
-    def __init__(self, renderer: Renderer):
-        super().__init__()
-        self.renderer = renderer
-
-    def forward(self, b: RenderBatch) -> tuple[Tensor, Tensor]:
-        """The rendered window and, before the decoder's repair, the copied one: [B, 3, h, w]."""
-        r = self.renderer
-        count = b.lip_pncc.shape[1]
-        texture = r.encode_textures(b.pictures)
-        lips = r.lip_references(texture[:, -count:], b.lip_pncc)
-        geometry = r.encode_target(b.pncc)
-        lip_geometry = cut(geometry, b.corner // 4, (LIP_WINDOW[0] // 4, LIP_WINDOW[1] // 4))
-        by_face = r.face(texture, b.face_match)
-        lip_pncc = cut(b.pncc, b.corner, LIP_WINDOW)
-        by_lips = r.lip(lip_geometry, lip_pncc, lips, b.lip_match)
-        low = blurred(b.pictures.flatten(0, 1), r.config.blur).view_as(b.pictures)
-        detail = b.pictures - low
-        face_copy = self._copy(low, detail, b.face_match, by_face, r.face)
-        low, detail = low[:, -count:], detail[:, -count:]
-        lip_copy = self._copy(low, detail, b.lip_match, by_lips, r.lip)
-        weight = cut(b.lips, b.corner, LIP_WINDOW)
-        mouth = cut(face_copy, b.corner, LIP_WINDOW)
-        mouth = mouth + (lip_copy - mouth) * weight
-        latent = mouth_latent(by_face.value, by_lips.value, weight, b.corner)
-        correction = r.decoder(latent, lip_pncc, mouth) * weight
-        outside = face_copy * (1 - put(torch.ones_like(weight), b.corner, WINDOW))
-        copied = outside + put(mouth, b.corner, WINDOW)
-        return copied + put(correction, b.corner, WINDOW), copied
-
-    def _copy(
-        self, low: Tensor, detail: Tensor, match: Correspondence, found: Attended, head: Priors
-    ) -> Tensor:
-        return copy_pixels(
-            sample_pixels(low, match.place),
-            sample_pixels(detail, match.place, "bicubic"),
-            found.reference_logits,
-            head.detail_sharpness,
-        )
+def rendered(stage: nn.Module, b: RenderBatch) -> tuple[Tensor, Tensor]:
+    """The rendered windows of a batch and, before the decoder's repair, the copied ones."""
+    made, copied = stage(
+        b.pictures, b.lip_pncc, b.pncc, b.lips, b.corner, b.face_match, b.lip_match
+    )
+    return made, copied
 
 
 def psnr(made: Tensor, truth: Tensor, weight: Tensor) -> Tensor:
@@ -128,7 +85,7 @@ def run(options: RendererTrainOptions) -> Path:
     return options.output
 
 
-def _groups(stage: Stage2, rate: float) -> list[dict[str, Any]]:
+def _groups(stage: WindowRenderer, rate: float) -> list[dict[str, Any]]:
     """Parameters of the optimiser: single numbers of the geometric priors learn faster."""
     learned = [p for p in stage.parameters() if p.requires_grad]
     priors = [p for p in learned if p.dim() == 0]
@@ -148,7 +105,9 @@ class _Trainer:
     ):  # fmt: skip
         self.fabric, self.options, self.batcher = fabric, options, batcher
         start = options.start
-        stage = Stage2(Renderer(RendererConfig()) if start is None else load_renderer(start))
+        stage = WindowRenderer(
+            Renderer(RendererConfig()) if start is None else load_renderer(start)
+        )
         stage.requires_grad_(True).train()
         # How sharply references are chosen is a decision, not a regression: L1 would choose the
         # mean, which washes out teeth and the line between the lips.
@@ -227,7 +186,7 @@ class _Trainer:
             group["lr"] = group["rate"] * min((self.step + 1) / 50, 1.0) * decay
         batch = to_device(self.drawn.result(), self.fabric.device)
         self.drawn = self.drawing.submit(self.batcher.draw, o.batch_size)
-        made, copied = self.stage(batch)
+        made, copied = rendered(self.stage, batch)
         made, copied = made.float(), copied.float()
         weight = 0.1 + batch.mask + LIP_WEIGHT * batch.lips
         terms = {
@@ -281,7 +240,7 @@ class _Trainer:
         stage.eval()
         rows = []
         for batch in self.validation:
-            made, copied = stage(batch)
+            made, copied = rendered(stage, batch)
             mouth = batch.lips
             rows.append(
                 torch.stack(
@@ -314,7 +273,7 @@ class _Trainer:
     def _save(self) -> None:
         self.fabric.save(self.path, self._state())
         if self.fabric.is_global_zero:
-            averaged = cast(Stage2, self.average.module)
+            averaged = cast(WindowRenderer, self.average.module)
             save_network(
                 self.options.output / f"{RENDERER}.safetensors", RENDERER, averaged.renderer
             )

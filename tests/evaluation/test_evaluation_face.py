@@ -20,6 +20,7 @@ from dubbing.analysis import SpeakerTrack
 from dubbing.demo import demo_pose, demo_puppet, demo_speech
 from dubbing.dubber import Dubber
 from dubbing.errors import OptionInvalid
+from dubbing.evaluation.ablations import VARIANTS, AblatedDubber, random_groups
 from dubbing.evaluation.clips import Clip
 from dubbing.evaluation.face_work import HeldOutRenderer, consecutive, frame_regions
 from dubbing.evaluation.footage import Footage
@@ -215,3 +216,59 @@ def test_the_face_is_measured_in_one_run(
     assert cv2.imread(str(tmp_path / "sheets" / "a.png")).shape[1] > 2 * CROP
     with pytest.raises(SystemExit, match="no clip c"):
         face.main([*command, "--clips", "c"])
+
+
+def test_random_references_hold_nothing_near_the_targets() -> None:
+    track, usable = track_of(120), list(range(120))
+    targets = spread(usable, 6)
+    groups = random_groups(face_model(), track, usable, targets)
+    assert [t for g in groups for t in g.targets] == targets
+    for group in groups:
+        assert len(set(group.bank)) == 25
+        for target in group.targets:
+            assert len(set(group.faces[target])) == 5
+            assert min(abs(f - target) for f in group.bank + group.faces[target]) > NEIGHBOURS
+    assert groups == random_groups(face_model(), track, usable, targets)
+    assert groups[0].bank != held_out_groups(face_model(), track, usable, targets)[0].bank
+
+
+def test_a_part_that_is_missing_shows_where_it_works(
+    studio: Studio, clip: Clip, footage: Footage
+) -> None:
+    target = footage.usable[len(footage.usable) // 2]
+    (group,) = held_out_groups(studio.model, footage.speaker, footage.usable, [target])
+    footage.read(group.frames)
+    regions = frame_regions(footage, target)
+    moved, persona = footage.displacement(target), studio.persona(clip)
+
+    def made(dubber: Dubber) -> np.ndarray:
+        renderer = HeldOutRenderer(dubber, persona, footage, group)
+        hidden = renderer.hidden_source(target, regions)
+        return renderer.make(target, moved, hidden).picture.astype(int)
+
+    whole = made(studio.dubber)
+    found = {
+        name: np.abs(made(AblatedDubber(studio.dubber, VARIANTS[name].render)) - whole).mean(2)
+        for name in ("full", "face-attention", "lip-attention", "registration")
+    }
+    assert not found["full"].any()
+    assert found["face-attention"][regions.cheeks].mean() > 0.1
+    assert found["lip-attention"][regions.lips].mean() > 0.1
+    assert found["registration"][regions.lower].mean() > 0.05
+
+
+def test_ablations_are_one_command(
+    clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script = load_script("ablations")
+    command = [str(clips), "--output", str(tmp_path), "--device", "cpu", "--quiet"]
+    chosen = ["--clips", "a", "--frames", "2", "--without", "style"]
+    assert script.main([*command, *chosen]) == 1  # ST-LPIPS has no weights here
+    assert "ST-LPIPS: its weights were not given" in capsys.readouterr().out
+    facts = json.loads((tmp_path / "ablations.json").read_text())
+    full, plain = facts["summary"]
+    assert (full["variant"], plain["variant"]) == ("full", "no style")
+    assert full["PSNR, tracked geometry"] == plain["PSNR, tracked geometry"] > 20
+    assert full["StyleSim"] != plain["StyleSim"]
+    assert "| no style" in (tmp_path / "ablations.md").read_text()
+    assert len((tmp_path / "ablations.csv").read_text().splitlines()) == 3

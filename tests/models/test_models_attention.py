@@ -155,3 +155,13 @@ def test_gradients_reach_query_key_value_and_bias() -> None:
         assert x.grad is not None
         assert torch.isfinite(x.grad).all()
         assert x.grad.abs().max() > 0
+
+
+def test_no_active_query_is_no_error() -> None:
+    query, key, value = features(2)
+    index, inside = candidates(places(2), 3, *SIZE)
+    none = torch.zeros(BATCH, *SIZE, dtype=torch.bool)
+    found = guided_attention(query, key, value, index, bias_of(inside), none)
+    assert found.value.shape == (BATCH, DEPTH, *SIZE)
+    assert not found.value.any()
+    assert not found.reference_logits.any()
