@@ -20,6 +20,7 @@ import typer
 
 from dubbing.console import shown_progress
 from dubbing.errors import Cancelled, DubbingError, Terminated
+from dubbing.evaluation.evaluation_options import EvaluateOptions
 from dubbing.options import DubOptions, check_device_name
 from dubbing.options_cli import with_options
 from dubbing.training.options import (
@@ -221,6 +222,70 @@ def clean_command(
         typer.echo(f"removed {state_path(output)}")
     else:
         typer.echo(f"nothing to remove: no run to {output} was stopped")
+
+
+@app.command("evaluate", no_args_is_help=True)
+@with_options(EvaluateOptions)
+@_cancellable
+def evaluate_command(
+    protocol: Annotated[
+        Path, typer.Argument(metavar="PROTOCOL", help="File with the cases, see 'dub protocol'.")
+    ],
+    options: EvaluateOptions,
+    videos: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=FOLDER", help="Also judge finished videos FOLDER/CASE.mp4; repeatable."
+        ),
+    ] = None,
+    command: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=TEMPLATE",
+            help="Also run and judge a program, as in "
+            "'peer=tool {video} {audio} {output}'; repeatable.",
+        ),
+    ] = None,
+    device: DeviceOption = "auto",
+    checkpoint: CheckpointOption = "default",
+    quiet: QuietOption = False,
+) -> None:
+    """Measure dubbing systems on the cases of PROTOCOL, side by side with truth and baselines."""
+    check_device_name(device)
+    from dubbing.evaluation.run_evaluation import run_evaluation
+
+    def note(text: str) -> None:
+        if not quiet:
+            typer.echo(text, err=True)
+
+    with shown_progress(sys.stderr, quiet=quiet) as progress:
+        text = run_evaluation(
+            protocol, options, videos or [], command or [], checkpoint, device, progress, note
+        )
+    if not quiet:
+        typer.echo(text)
+        typer.echo(f"{options.output / 'index.html'}")
+
+
+@app.command("protocol", no_args_is_help=True)
+@_cancellable
+def protocol_command(
+    folder: Annotated[
+        Path, typer.Argument(metavar="FOLDER", help="Clips that carry their speakers' own sound.")
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The protocol file to write.")],
+    manifest: Annotated[
+        Path | None,
+        typer.Option(help="CSV with file, role and speaker; without it each clip is a speaker."),
+    ] = None,
+    role: Annotated[str, typer.Option(help="Lines of the manifest that count.")] = "dev",
+    name: Annotated[str, typer.Option(help="Name of the protocol.")] = "dev",
+) -> None:
+    """Write the cases that 'dub evaluate' runs: which clip speaks with whose sound."""
+    from dubbing.evaluation.run_evaluation import write_protocol
+
+    protocol = write_protocol(folder, manifest, output, name, role)
+    typer.echo(f"{output}: {len(protocol.cases)} cases, {protocol.digest()}")
 
 
 @app.command("demo")

@@ -14,32 +14,39 @@ dubs       25 consecutive frames of every clip dubbed with another speaker's sou
 beside two baselines: the source's frame of one second later, and the nearest lip reference pasted
 by a mesh warp. docs/evaluation.md defines every figure.
 
-DIR receives face.json, one CSV per table, face.md and a contact sheet per clip. The exit status is
-0 if every target holds.
+DIR receives face.json, one CSV per table, face.md and a contact sheet per clip. Every clip's row is
+kept in DIR/rows: a run that was stopped goes on there while checkpoint, options and code are the
+same. The exit status is 0 if every target holds.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
+import json
 import sys
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import cv2
 import torch
 
+import dubbing.models
+import dubbing.render
 from dubbing.console import shown_progress
 from dubbing.dubber import Dubber
 from dubbing.errors import DubbingError
 from dubbing.evaluation import face_protocols, face_sections
 from dubbing.evaluation.clips import Clip, load_clips
-from dubbing.evaluation.face_protocols import FaceBench
+from dubbing.evaluation.evaluate import code_digest
+from dubbing.evaluation.face_protocols import FaceBench, Row
 from dubbing.evaluation.judges import Judges
 from dubbing.evaluation.protocols import collect
 from dubbing.evaluation.sections import Section
 from dubbing.evaluation.studio import Studio
 from dubbing.evaluation.tables import markdown, save_csv, save_json
+from dubbing.persona import fingerprint
 from dubbing.report import save_bytes
 
 TABLES = ("tracked", "self-dub", "dubs")
@@ -87,15 +94,46 @@ def measured(args: argparse.Namespace, bench: FaceBench, shown: list[Clip],
     found = []
     if {"tracked", "self-dub"} & set(args.tables):
         spoken = "self-dub" in args.tables
-        jobs = [
-            (f"held out {c.name}", partial(face_protocols.held_out, bench, c, spoken))
-            for c in shown
-        ]
+        measure = partial(face_protocols.held_out, bench, self_dub=spoken)
+        kind = "held_out_both" if spoken else "held_out"
+        jobs = [(f"held out {c.name}", kept(args, bench, kind, c, measure)) for c in shown]
         found.append(face_sections.held_out(collect(jobs, errors, bench.note)))
     if "dubs" in args.tables:
-        jobs = [(f"dub {c.name}", partial(face_protocols.dubbed_run, bench, c)) for c in shown]
+        measure = partial(face_protocols.dubbed_run, bench)
+        jobs = [(f"dub {c.name}", kept(args, bench, "dub", c, measure)) for c in shown]
         found.append(face_sections.dubbed_runs(collect(jobs, errors, bench.note)))
     return found
+
+
+def kept(args: argparse.Namespace, bench: FaceBench, kind: str, clip: Clip,
+         measure: Callable[[Clip], Row]) -> Callable[[], Row]:  # fmt: skip
+    """A job that measures a clip, or takes its row over from an earlier run of the same thing."""
+    perceptual = bench.judges.perceptual
+    facts = [bench.studio.dubber.weights.hashes, args.frames, perceptual and perceptual.version,
+             fingerprint(clip.path), code_digest(), render_digest()]  # fmt: skip
+    key = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+    path = args.output / "rows" / f"{kind}-{clip.path.stem}-{key}.json"
+
+    def job() -> Row:
+        if path.is_file():
+            row: Row = json.loads(path.read_text())
+            return row
+        row = measure(clip)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_json(path, row)
+        return row
+
+    return job
+
+
+@cache
+def render_digest() -> str:
+    """Hash of the code that renders."""
+    digest = hashlib.sha256()
+    for module in (dubbing.render, dubbing.models):
+        for file in sorted(Path(str(module.__file__)).parent.glob("*.py")):
+            digest.update(file.read_bytes())
+    return digest.hexdigest()
 
 
 def report(found: list[Section], errors: list[str]) -> str:

@@ -25,7 +25,6 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
-import wave
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -37,6 +36,7 @@ from dubbing.console import shown_progress
 from dubbing.dubber import Dubber
 from dubbing.errors import CheckpointNotFound, DubbingError
 from dubbing.evaluation import sections
+from dubbing.evaluation.case_audio import write_wav
 from dubbing.evaluation.clips import Clip, Samples, load_clips
 from dubbing.evaluation.languages import folder_speech, manifest_speech
 from dubbing.evaluation.offsets import own_offset
@@ -105,15 +105,6 @@ def language_sheet(studio: Studio, clip: Clip, speech: dict[str, Samples], folde
             studio.dubber.dub(clip.path, sound, dubbed, options, persona, studio.progress)
             sheets.append((name, contact_sheet(clip.path, dubbed)))
     save_png(folder / "languages.png", overview(sheets, columns=(3, 5, 7)))
-
-
-def write_wav(path: Path, samples: Samples) -> None:
-    """[N] samples at 16 kHz as 16-bit PCM."""
-    with wave.open(str(path), "wb") as file:
-        file.setnchannels(1)
-        file.setsampwidth(2)
-        file.setframerate(SPEECH_RATE)
-        file.writeframes((samples.clip(-1, 1) * 32767).astype("<i2").tobytes())
 
 
 def chosen(clips: list[Clip], only: Sequence[str] | None) -> list[Clip]:

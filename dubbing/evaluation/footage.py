@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -165,23 +165,28 @@ class Footage:
         inside: Points = (shifted * (CROP / box[2])).astype(np.float32)
         return inside
 
-    def read(self, frames: Collection[int]) -> None:
-        """Decode the clip once; keep the face's surroundings in `frames`."""
+    def read(
+        self,
+        frames: Collection[int],
+        boxes: Mapping[int, Box] | None = None,
+        each: Callable[[DecodedFrame], None] | None = None,
+    ) -> None:
+        """Decode the file once; keep the surroundings of the face's crop in `frames`.
+
+        Args:
+            boxes: crops of these frames where they are not the face's own; each: is told of every
+                frame of the file.
+        """
         wanted = set(frames)
         with VideoReader(self.path) as reader:
             for frame in reader:
                 if frame.index in wanted:
-                    self.regions[frame.index] = self._region(frame)
+                    box = (boxes or self.boxes)[frame.index]
+                    self.regions[frame.index] = _region(frame, box)
+                if each is not None:
+                    each(frame)
                 self.size[:] = frame.size
             self.times[:] = [float(t) for t in reader.index.times]
-
-    def _region(self, frame: DecodedFrame) -> Region:
-        left, top, side = (float(v) for v in self.boxes[frame.index])
-        room = 4 * side / CROP + 3  # what `cut_crop` averages over, and more
-        x0, y0 = max(int(left - room), 0), max(int(top - room), 0)
-        x1 = min(int(left + side + room) + 1, frame.size[0])
-        y1 = min(int(top + side + room) + 1, frame.size[1])
-        return Region(frame.rgb_region(x0, y0, x1 - x0, y1 - y0), (x0, y0))
 
     def crop(self, frame: int) -> Picture:
         """The real face crop [256, 256, 3]."""
@@ -190,3 +195,12 @@ class Footage:
     def displacements(self, frames: list[int]) -> Tensor:
         """Tracked displacements [N, V, 3]."""
         return torch.stack([self.displacement(f) for f in frames])
+
+
+def _region(frame: DecodedFrame, box: Box) -> Region:
+    left, top, side = (float(v) for v in box)
+    room = 4 * side / CROP + 3  # what `cut_crop` averages over, and more
+    x0, y0 = max(int(left - room), 0), max(int(top - room), 0)
+    x1 = min(int(left + side + room) + 1, frame.size[0])
+    y1 = min(int(top + side + room) + 1, frame.size[1])
+    return Region(frame.rgb_region(x0, y0, x1 - x0, y1 - y0), (x0, y0))
