@@ -28,7 +28,7 @@ class RendererConfig:
     texture_width: int = 40  # channels of E_tex's latents
     window: int = 3  # tokens: side of Lip-Attention's candidate window in each reference
     decoder_width: int = 48
-    blur: float = 1.6  # px: what is finer than this belongs to the detail band
+    blur: float = 2.4  # px: what is finer than this belongs to the detail band
 
 
 @dataclass(frozen=True)

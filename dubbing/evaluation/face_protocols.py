@@ -216,7 +216,8 @@ class _Figures:
             gradients = pictures.border_gradients(picture, truth, made.alpha)
             if gradients is not None:
                 self._gradients.setdefault(system, []).append(gradients)
-            self._faces.setdefault(system, []).append(self._judges.sees_face(picture))
+            if self._judges.sees_face(truth):  # of some crops it sees none in the truth either
+                self._faces.setdefault(system, []).append(self._judges.sees_face(picture))
         for name, value in values.items():
             if value is not None:
                 self._found.setdefault(f"{system}{name}", []).append(value)
