@@ -67,7 +67,7 @@ def test_every_frame_is_at_its_tick(
     pts = times(31, start)
     made = pieces(tmp_path, like, pts, [0, 12, 13, 31], codec)
     output = tmp_path / "joined"
-    join_segments(made, output, codec_muxer(codec, TB_24000), TB_24000, pts, LAST)
+    join_segments(made, output, codec_muxer(codec, like), TB_24000, pts, LAST)
     shift = max(0, -start)
     found = packets(output)
     assert sorted(p[0] for p in found) == [p + shift for p in pts]
