@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from dubbing import errors
 from dubbing.cli import main
 from dubbing.options import DubOptions
 from dubbing.training.options import (
@@ -74,3 +77,13 @@ def test_import_is_light() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_every_kind_of_error_has_a_status_of_its_own_and_the_readme_lists_it() -> None:
+    kinds = [e for e in vars(errors).values() if isinstance(e, type)]
+    codes = [e.exit_code for e in kinds if issubclass(e, errors.DubbingError)]
+    assert len(codes) == len(set(codes))
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    table = readme.split("| exit code |", 1)[1].split("\n\n", 1)[0]
+    listed = re.findall(r"\| (\d+) (?=\|)", table)
+    assert sorted(map(int, listed)) == sorted(set(codes) - {errors.DubbingError.exit_code})
