@@ -6,7 +6,6 @@ every file says what it is; nothing is unpickled.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping
@@ -18,6 +17,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from dubbing.checksums import file_sha256
 from dubbing.errors import CheckpointCorrupt, CheckpointNotFound
 from dubbing.geometry.morphable import MorphableModel
 from dubbing.geometry.topology import N_VERTICES
@@ -203,7 +203,7 @@ def checkpoint_hashes(checkpoint: str | Path) -> dict[str, str]:
         CheckpointNotFound: see `resolve`.
     """
     folder = resolve(checkpoint)
-    return {k: _digest(folder / f"{k}.safetensors") for k in KINDS}
+    return {k: file_sha256(folder / f"{k}.safetensors") for k in KINDS}
 
 
 def load_engine(checkpoint: str | Path, device: torch.device) -> EngineWeights:
@@ -249,8 +249,3 @@ def _check_together(engine: EngineWeights, folder: Path) -> None:
 def _inside(engine: EngineWeights, vertices: int) -> bool:
     lower = engine.geometry.lower
     return bool(lower.numel()) and int(lower.min()) >= 0 and int(lower.max()) < vertices
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

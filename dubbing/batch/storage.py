@@ -21,6 +21,7 @@ from typing import Any
 import fsspec
 from fsspec.core import url_to_fs
 
+from dubbing.checksums import file_sha256
 from dubbing.errors import (
     DiskFull,
     DubbingError,
@@ -29,7 +30,6 @@ from dubbing.errors import (
     OutputUnwritable,
     StorageFailed,
 )
-from dubbing.job.inputs import file_sha256
 
 WHOLE_OR_NOTHING = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "memory"}
 """Stores in which an object appears only when its upload is complete."""

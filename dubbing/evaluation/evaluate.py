@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dubbing import sync
 from dubbing.errors import Cancelled, DubbingError, InputNotFound, OptionInvalid
 from dubbing.evaluation.case_audio import CaseSpeech, case_speech, write_wav
 from dubbing.evaluation.case_figures import CaseJudge, Judged, Subject
@@ -260,6 +261,6 @@ def slug(name: str) -> str:
 def code_digest() -> str:
     """Hash of the code that measures: figures of other code are not taken over."""
     digest = hashlib.sha256(makers_digest().encode())
-    for file in sorted(Path(__file__).parent.glob("*.py")):
+    for file in [*sorted(Path(__file__).parent.glob("*.py")), Path(sync.__file__)]:
         digest.update(file.read_bytes())
     return digest.hexdigest()[:16]

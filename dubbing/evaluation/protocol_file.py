@@ -10,6 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from dubbing.checksums import file_sha256
 from dubbing.errors import InputNotFound, OptionInvalid
 from dubbing.evaluation.clips import Clip, other_speaker
 from dubbing.evaluation.protocol_names import (
@@ -197,5 +198,4 @@ def file_hash(path: Path) -> str:
     """
     if not path.is_file():
         raise InputNotFound("no such file", path=path)
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return file_sha256(path)

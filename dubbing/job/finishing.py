@@ -10,8 +10,8 @@ import sys
 import time
 from pathlib import Path
 
+from dubbing.checksums import file_sha256
 from dubbing.errors import DubbingError, OutputUnwritable
-from dubbing.job.inputs import file_sha256
 from dubbing.job.job import Job
 from dubbing.job.joining import Piece, join_segments
 from dubbing.job.segments import SegmentRecord

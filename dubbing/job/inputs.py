@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
+from dubbing.checksums import file_sha256
 from dubbing.errors import InputChanged, InputNotFound
-
-
-def file_sha256(path: str | Path) -> str:
-    """Hex digest of a file's whole content."""
-    with Path(path).open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @dataclass(frozen=True)

@@ -12,8 +12,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from dubbing.analysis import easing
+from dubbing.checksums import file_sha256
 from dubbing.errors import OutputUnwritable, UnfinishedJob
-from dubbing.job.inputs import file_sha256
 from dubbing.job.job import Job, Voice
 from dubbing.job.segments import SegmentRecord, Span
 from dubbing.media.reader import VideoReader

@@ -11,7 +11,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from dubbing.analysis import SpeakerTrack
-from dubbing.job.inputs import file_sha256
+from dubbing.checksums import file_sha256
 from dubbing.media.timeline import OutputPlan
 from dubbing.report import PassThrough, save_bytes
 

@@ -26,6 +26,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from dubbing.checksums import file_sha256
 from dubbing.errors import AudioUnusable, CheckpointNotFound, OptionInvalid
 from dubbing.geometry.morphable import MorphableModel
 from dubbing.models.speech_encoder import SpeechEncoder
@@ -344,8 +345,7 @@ def _digest(path: Path) -> str:
     """
     if not path.is_file():
         raise CheckpointNotFound("no such checkpoint file", path=path)
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:8]
+    return file_sha256(path)[:8]
 
 
 def spoken(

@@ -13,8 +13,8 @@ from dubbing.batch.journal import Journal, read_journal
 from dubbing.batch.plan import make_plan
 from dubbing.batch.state import DONE, BatchState, JobState, replay
 from dubbing.batch.summary import summarise
+from dubbing.checksums import file_sha256
 from dubbing.errors import BatchInvalid, OutputUnwritable
-from dubbing.job.inputs import file_sha256
 from dubbing.options import DubOptions
 
 

@@ -15,6 +15,7 @@ import pytest
 from engine_samples import FRAMES, write_speech
 
 from dubbing.analysis import easing
+from dubbing.checksums import file_sha256
 from dubbing.dubber import Dubber
 from dubbing.errors import (
     AudioUnusable,
@@ -26,7 +27,6 @@ from dubbing.errors import (
     UnfinishedJob,
 )
 from dubbing.job import SegmentRenderer, clean_state, state_path
-from dubbing.job.inputs import file_sha256
 from dubbing.job.segments import Span
 from dubbing.media.planes import plane_view
 from dubbing.media.reader import VideoReader
