@@ -50,6 +50,7 @@ from dubbing.options import DubOptions
 from dubbing.persona import Persona
 from dubbing.persona_builder import build_persona
 from dubbing.progress import StageProgress
+from dubbing.render.registration import Registration
 from dubbing.render.session import RenderSession
 from dubbing.report import save_bytes
 from dubbing.stream import DubbedFrames, StreamFrame
@@ -64,6 +65,7 @@ FIT = "fit"
 BANK = "reference bank"
 SPEECH = "speech features"
 STAGE_1 = "stage 1"
+REGISTER = "registration"
 RASTER = "raster and correspondence"
 NETWORK = "attention and decoder"
 COMPOSE = "native copy and compose"
@@ -118,6 +120,9 @@ class KnownFeatures:
     def encode(self, samples: torch.Tensor) -> torch.Tensor:
         return self._features
 
+    def blocks(self, samples: torch.Tensor) -> Iterator[torch.Tensor]:
+        yield self._features
+
 
 def measure_speech(bench: Bench, persona: Persona, seconds: float, count: int) -> Motion:
     """Speech features, then stage 1, for `seconds` of motion (`count` frames of the clip)."""
@@ -146,11 +151,12 @@ def measure_render(
     print("render ...", file=sys.stderr, flush=True)
     places = [
         (session_module, name, RASTER)
-        for name in ("target_maps", "reference_maps", "correspond", "part_of")
+        for name in ("target_maps", "reference_maps", "correspond", "part_of_match")
     ]
     places += [
-        (RenderSession, "_attend", NETWORK), (RenderSession, "_repair", NETWORK),
-        (Renderer, "encode_references", NETWORK), (RenderSession, "render", COMPOSE),
+        (RenderSession, "_attend_face", NETWORK), (RenderSession, "_attend_lips", NETWORK),
+        (RenderSession, "_repair", NETWORK), (Renderer, "encode_textures", NETWORK),
+        (Registration, "register", REGISTER), (RenderSession, "render", COMPOSE),
         (DecodedFrame, "rgb_region", COMPOSE), (DecodedFrame, "paste", COMPOSE),
     ]  # fmt: skip
     weights = easing(speaker.reasons, reader.index.count)
@@ -161,11 +167,11 @@ def measure_render(
     with bench.timer.around(*places):
         for number, done in enumerate(frames.run(source)):
             if number == WARM_UP - 1:
-                bench.timer.seconds |= dict.fromkeys((RASTER, NETWORK, COMPOSE), 0.0)
+                bench.timer.seconds |= dict.fromkeys((REGISTER, RASTER, NETWORK, COMPOSE), 0.0)
                 rendered = 0
             elif not done.reason:
                 rendered += 1
-    for name in (RASTER, NETWORK, COMPOSE):
+    for name in (REGISTER, RASTER, NETWORK, COMPOSE):
         bench.units[name] = rendered
     return rendered
 
@@ -246,7 +252,7 @@ def _cpu_name() -> str:
 def table_of(bench: Bench) -> list[dict[str, Any]]:
     """One line per stage in the order of the work, and their sum."""
     rows: list[dict[str, Any]] = []
-    order = (DECODE, DETECT, FIT, BANK, SPEECH, STAGE_1, RASTER, NETWORK, COMPOSE, ENCODE)
+    order = (DECODE, DETECT, FIT, BANK, SPEECH, STAGE_1, REGISTER, RASTER, NETWORK, COMPOSE, ENCODE)
     for name in order:
         units, seconds = bench.units[name], bench.timer.seconds.get(name, 0.0)
         if units and seconds > 0:

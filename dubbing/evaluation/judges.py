@@ -7,6 +7,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -69,7 +70,12 @@ class Judges:
         self.mesher.close()
 
     def sees_face(self, crop: Picture) -> bool:
-        """Whether detector and mesh network both find a face in a face crop [H, W, 3]."""
+        """Whether detector and mesh network both find a face in a face crop [H, W, 3]. Faces that
+        fill the picture are missed by the detector, so the crop is given some surroundings."""
+        around = crop.shape[0] // 4
+        crop = cv2.copyMakeBorder(
+            crop, around, around, around, around, cv2.BORDER_REPLICATE
+        ).astype(np.uint8)
         boxes = sorted(self.detector.detect(crop), key=lambda b: -b.side)
         return bool(boxes) and self.mesher.landmarks(crop, boxes[0]) is not None
 

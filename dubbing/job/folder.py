@@ -20,6 +20,7 @@ from dubbing.errors import (
     NoFaceFound,
     NotAVideo,
     OptionInvalid,
+    OutputBusy,
     OutputUnwritable,
     PersonaInvalid,
     UnfinishedJob,
@@ -152,22 +153,31 @@ def held_state(target: Path, *, resume: bool = False, clean: bool = False) -> It
         OutputUnwritable: the folder can't be made.
     """
     folder = JobFolder(state_path(target))
-    with _locked(folder, target):
-        try:
-            if clean or not folder.planned:
-                folder.clear()
-            elif not resume:
-                raise UnfinishedJob(
-                    "an unfinished job left its state here",
-                    path=folder.path,
-                    hint="--resume (resume=True) goes on with it, --clean (clean=True) starts anew",
-                )
-            folder.clear_parts()
-            yield folder
-        except BaseException as error:
-            _keep_or_remove(folder, target, error)
-            raise
-        folder.remove()
+    try:
+        with _locked(folder, target):
+            try:
+                if clean or not folder.planned:
+                    folder.clear()
+                elif not resume:
+                    raise UnfinishedJob(
+                        "an unfinished job left its state here",
+                        path=folder.path,
+                        hint="--resume (resume=True) goes on with it, --clean (clean=True) "
+                        "starts anew",
+                    )
+                folder.clear_parts()
+                yield folder
+            except BaseException as error:
+                _keep_or_remove(folder, target, error)
+                raise
+            folder.remove()
+    except OutputBusy:
+        raise
+    except BaseException:
+        if not folder.planned:  # stopped between the lock and the first line of the work
+            with suppress(OutputBusy):
+                clean_state(target)
+        raise
 
 
 def clean_state(output: str | Path) -> bool:

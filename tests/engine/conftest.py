@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from dubbing.demo import demo_pose, demo_puppet
 from dubbing.dubber import Dubber
 from dubbing.persona import Persona
+from dubbing.progress import StageProgress
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "face"))  # people_samples
 
@@ -23,6 +24,12 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "face"))  # people_samples
 @pytest.fixture(scope="session", autouse=True)
 def one_thread() -> None:
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def every_step_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tests that act at a certain frame must not miss it on a fast machine."""
+    monkeypatch.setattr(StageProgress.__init__, "__defaults__", (None, 0.0, 0))
 
 
 @pytest.fixture(scope="session")

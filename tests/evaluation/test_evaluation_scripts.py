@@ -293,7 +293,7 @@ def test_the_benchmark_times_every_stage(
     assert bench.main([*command, "--no-end-to-end", "--output", str(tmp_path)]) == 0
     facts = json.loads((tmp_path / "bench.json").read_text())
     stages = [row["stage"] for row in facts["stages"]]
-    assert len(stages) == 11
+    assert len(stages) == 12
     assert {"decode", "fit", "stage 1", "encode", "raster and correspondence"} <= set(stages)
     assert all(row["frames per second"] > 0 for row in facts["stages"])
     assert facts["clip"]["rendered_frames"] == 5

@@ -17,6 +17,9 @@ from typing import TYPE_CHECKING
 
 import av
 
+from dubbing.errors import OptionInvalid
+from dubbing.media.encoders import check_encoder
+
 if TYPE_CHECKING:
     from dubbing.dubber import Dubber
     from dubbing.persona import Persona
@@ -40,11 +43,15 @@ def check(holds: bool, message: str) -> None:
 
 
 def need_encoder(name: str) -> None:
-    """Raise `NotInThisBuild` unless PyAV's libraries can encode `name`."""
+    """Raise `NotInThisBuild` unless PyAV's libraries can encode `name` on this machine."""
     try:
         av.Codec(name, "w")
     except ValueError as error:
         raise NotInThisBuild(f"no encoder {name}") from error
+    try:
+        check_encoder(name)
+    except OptionInvalid as error:
+        raise NotInThisBuild(f"no card for {name}") from error
 
 
 class Bench:
