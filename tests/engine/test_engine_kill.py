@@ -52,6 +52,8 @@ class Bench:
              "-o", str(self.output), "--persona", str(self.persona), *SAME],
             stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
             env=os.environ | {"OMP_NUM_THREADS": "1"},
+            # a shell's background jobs ignore Ctrl-C, and their children inherit that
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )  # fmt: skip
         file = self.state / appears
         while not (file.exists() and file.stat().st_size) and process.poll() is None:
