@@ -153,16 +153,7 @@ def save(args: argparse.Namespace, bench: FaceBench, found: list[Section], error
         },
         "passed": passed,
         "errors": errors,
-        "sections": [
-            {
-                "name": s.name,
-                "title": s.title,
-                "summary": s.lines,
-                "rows": s.rows,
-                "targets": [{"name": t.name, "value": t.value, "met": t.met} for t in s.targets],
-            }
-            for s in found
-        ],
+        "sections": [s.facts() for s in found],
     }
     save_json(args.output / "face.json", facts)
     save_bytes(args.output / "face.md", f"{text}\n".encode())

@@ -259,16 +259,7 @@ def save(args: argparse.Namespace, dubber: Dubber, found: list[Section], errors:
         "note": HONESTY,
         "passed": passed,
         "errors": errors,
-        "sections": [
-            {
-                "name": s.name,
-                "title": s.title,
-                "summary": s.lines,
-                "rows": s.rows,
-                "targets": [{"name": t.name, "value": t.value, "met": t.met} for t in s.targets],
-            }
-            for s in found
-        ],
+        "sections": [s.facts() for s in found],
     }
     save_json(args.output / f"lips{suffix}.json", facts)
 

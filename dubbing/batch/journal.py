@@ -8,15 +8,15 @@ import json
 import os
 import time
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
+from dubbing.closing import Closing
 from dubbing.errors import BatchInvalid, DiskFull, OutputUnwritable
 
 Record = dict[str, Any]
 
 
-class Journal:
+class Journal(Closing):
     """Appends records; each is on the disk when `append` returns.
 
     A process killed while writing leaves a torn last line: it is ignored by readers and cut off by
@@ -43,15 +43,7 @@ class Journal:
             ) from error
         self._cut_torn_line()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         os.close(self._file)
 
     def append(self, kind: str, **facts: Any) -> Record:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.linalg import eigvalsh
 
-from dubbing.errors import CheckpointCorrupt, CheckpointNotFound
+from dubbing.evaluation.foreign_weights import load_foreign
 from dubbing.evaluation.perceptual import PerceptualMeter
 from dubbing.models.inception import FidInception
 
@@ -62,17 +61,8 @@ def load_inception(path: str | Path) -> PictureEncoder:
         CheckpointNotFound: no such file.
         CheckpointCorrupt: it does not hold this network.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise CheckpointNotFound("no Inception weights here", path=path)
-    try:
-        net = FidInception()
-        state = torch.load(path, "cpu", weights_only=True)
-        net.load_state_dict(state, strict=True)
-    except Exception as error:  # torch.load raises whatever unpickling meets
-        raise CheckpointCorrupt(f"holds no FID Inception weights: {error}", path=path) from error
-    net.eval()
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    net = FidInception().eval()
+    digest = load_foreign(net, path, "FID Inception")
 
     @torch.inference_mode()
     def encode(picture: Picture) -> Features:

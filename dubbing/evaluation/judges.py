@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from dubbing.closing import Closing
 from dubbing.errors import CheckpointNotFound
 from dubbing.evaluation.identity import Embedding, IdentityMeter
 from dubbing.evaluation.perceptual import PerceptualMeter, load_perceptual
@@ -22,7 +21,7 @@ Picture = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
-class Judges:
+class Judges(Closing):
     """What looks at pictures. Close it when done.
 
     Attributes:
@@ -57,15 +56,7 @@ class Judges:
             missing.append(f"no identity: {error}")
         return cls(FaceDetector(), FaceMesher(), meter, identity, missing)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         self.detector.close()
         self.mesher.close()
 

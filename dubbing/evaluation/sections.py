@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
+from typing import Any
 
 from dubbing.evaluation import protocols, summaries
 from dubbing.evaluation.clips import Clip, Samples
@@ -43,6 +44,16 @@ class Section:
     lines: list[Row]
     rows: list[Row]
     targets: list[Target]
+
+    def facts(self) -> dict[str, Any]:
+        """What a report's JSON holds of it."""
+        return {
+            "name": self.name,
+            "title": self.title,
+            "summary": self.lines,
+            "rows": self.rows,
+            "targets": [{"name": t.name, "value": t.value, "met": t.met} for t in self.targets],
+        }
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ face is placed by our own landmarks in place of S3FD, and smoothed over time as 
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,8 +20,9 @@ from scipy.fft import dct
 from scipy.signal import medfilt
 from torch import Tensor
 
-from dubbing.errors import CheckpointCorrupt, CheckpointNotFound, OptionInvalid
+from dubbing.errors import OptionInvalid
 from dubbing.evaluation.clips import Samples
+from dubbing.evaluation.foreign_weights import load_foreign
 from dubbing.models.syncnet import COEFFICIENTS, FACE, FRAMES, STEPS, ChungSyncNet
 
 MAX_OFFSET = 15  # frames at 25 Hz on either side
@@ -152,12 +152,5 @@ def load_lse(path: str | Path) -> LseMeter:
         CheckpointNotFound: no such file.
         CheckpointCorrupt: it does not hold this network.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise CheckpointNotFound("no SyncNet weights here", path=path)
-    try:
-        net = ChungSyncNet()
-        net.load_state_dict(torch.load(path, "cpu", weights_only=True))
-    except Exception as error:  # torch.load raises whatever unpickling meets
-        raise CheckpointCorrupt(f"holds no SyncNet weights: {error}", path=path) from error
-    return LseMeter(net, hashlib.sha256(path.read_bytes()).hexdigest()[:16])
+    net = ChungSyncNet()
+    return LseMeter(net, load_foreign(net, path, "SyncNet"))

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
+from dubbing.closing import Closing
 from dubbing.errors import CheckpointNotFound
 from dubbing.evaluation.frechet import PictureEncoder, load_inception, trunk_encoder
 from dubbing.evaluation.judges import Judges
@@ -23,7 +22,7 @@ from dubbing.weights import MORPHABLE, PACKAGED, SPEECH, load_morphable, load_sp
 
 
 @dataclass(frozen=True)
-class VideoJudges:
+class VideoJudges(Closing):
     """Judges of videos; always those of the package, whatever checkpoint is judged. Close it when
     done.
 
@@ -96,13 +95,5 @@ class VideoJudges:
             missing,
         )  # fmt: skip
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.pictures.__exit__(kind, error, trace)
+    def close(self) -> None:
+        self.pictures.close()

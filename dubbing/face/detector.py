@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from dubbing.face.closing import Closing
+from dubbing.closing import Closing
 from dubbing.face.native_log import muted_start
 
 # The detector's own input is 192 px; more than this only costs time in its first resize.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from dubbing.face.closing import Closing
+from dubbing.closing import Closing
 from dubbing.face.detector import FaceBox, FaceDetector
 from dubbing.face.landmarks import FaceMesher, landmark_box
 from dubbing.face.tracker import MIN_IOU

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from dubbing.face.closing import Closing
+from dubbing.closing import Closing
 from dubbing.face.detector import FaceBox
 from dubbing.face.native_log import muted_start
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from dubbing.closing import Closing
 from dubbing.face.appearance import FaceSampler, sharpness
-from dubbing.face.closing import Closing
 from dubbing.face.detector import FaceBox, FaceDetector
 from dubbing.face.landmarks import FaceMesher, landmark_box
 from dubbing.face.rows import LandmarkRows, face_sides

@@ -25,6 +25,12 @@ def rotation_matrix(vector: Tensor) -> Tensor:
     return matrix
 
 
+def turn_between(a: Tensor, b: Tensor) -> Tensor:
+    """Angle in radians between rotations [..., 3, 3], which broadcast: [...]."""
+    trace = (a.transpose(-1, -2) @ b).diagonal(dim1=-2, dim2=-1).sum(-1)
+    return ((trace - 1) / 2).clamp(-1, 1).acos()
+
+
 def rotation_vector(matrix: Tensor) -> Tensor:
     """Matrices [..., 3, 3] to rotation vectors [..., 3]; angles below pi."""
     trace = matrix.diagonal(dim1=-2, dim2=-1).sum(-1)

@@ -9,13 +9,12 @@ import os
 import socket
 from datetime import datetime
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
+from dubbing.closing import Closing
 from dubbing.errors import OutputBusy
 
 
-class OutputLock:
+class OutputLock(Closing):
     """Holds `path` locked (flock) until `release`. The file says who holds it.
 
     Raises:
@@ -53,22 +52,11 @@ class OutputLock:
                     f"another run is making it{owner}", path=target, hint="wait for it, or stop it"
                 ) from error
 
-    def release(self) -> None:
+    def close(self) -> None:
         """Let others in. The file itself is removed with the state, or stays with it."""
         if self._file >= 0:
             os.close(self._file)
             self._file = -1
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.release()
 
 
 def _owner(file: int) -> str:

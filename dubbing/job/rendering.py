@@ -8,11 +8,11 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 from dubbing.analysis import easing
 from dubbing.checksums import file_sha256
+from dubbing.closing import Closing
 from dubbing.errors import OutputUnwritable, UnfinishedJob
 from dubbing.job.job import Job, Voice
 from dubbing.job.segments import SegmentRecord, Span
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from dubbing.dubber import Dubber
 
 
-class SegmentRenderer:
+class SegmentRenderer(Closing):
     """Renders segments of one job with the networks of a `Dubber`.
 
     Which segments were rendered before makes no difference to a later one: each is decoded from a
@@ -52,15 +52,7 @@ class SegmentRenderer:
             self._tail = Tail.original(job.plan, job.findings.audio_seconds)
         self._faces = [_VoiceRenderer(dubber, job, voice) for voice in job.voices]
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         self._source.close()
 
     def render(self, number: int, advance: Callable[[], None] = lambda: None) -> SegmentRecord:

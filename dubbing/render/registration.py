@@ -11,7 +11,6 @@ optical flow, and the mesh follows the flow.
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -20,6 +19,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dubbing.geometry.pose import turn_between
 from dubbing.geometry.raster import rasterize
 from dubbing.models.geometry_net import VERTEX_SCALE
 from dubbing.models.renderer import sample_pixels
@@ -41,14 +41,6 @@ def shifted(states: FaceStates, offset: Tensor) -> FaceStates:
     """States [T] with their vertices moved by offsets [T, V + R, 2] in window pixels."""
     moved = torch.cat([offset * states.window[:, None, 2:], torch.zeros_like(offset[..., :1])], -1)
     return dataclasses.replace(states, vertices=states.vertices + moved)
-
-
-@dataclass(frozen=True)
-class BankPictures:
-    """Pictures that predict others: grey windows [N, 1, h, w] in 0..1 and their geometry [N]."""
-
-    grey: Tensor
-    states: FaceStates
 
 
 class Registration:
@@ -78,7 +70,6 @@ class Registration:
             step = torch.stack(found) - self.offset
             offset = self.offset + DAMPING * step
             self.offset = offset - offset.mean(0)
-        self._bank = shifted(states, self.offset)
 
     @torch.inference_mode()
     def register(self, picture: Tensor, states: FaceStates) -> Tensor:
@@ -115,9 +106,7 @@ class Registration:
     def _nearest(self, states: FaceStates, leave_out: int | None) -> tuple[Tensor, Tensor]:
         """The bank pictures that look most like one frame, and their weights [K]."""
         away = (self._tracked.displacement - states.displacement).norm(dim=-1).mean(1)
-        relative = self._tracked.rotation.transpose(-1, -2) @ states.rotation
-        trace = relative.diagonal(dim1=-2, dim2=-1).sum(-1)
-        turn = ((trace - 1) / 2).clamp(-1, 1).acos()
+        turn = turn_between(self._tracked.rotation, states.rotation)
         distance = SHAPE_WEIGHT * VERTEX_SCALE * away + TURN_WEIGHT * turn
         if leave_out is not None:
             distance = distance.index_fill(0, torch.tensor([leave_out]).to(turn.device), torch.inf)

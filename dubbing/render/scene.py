@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dubbing.geometry.pose import apply_pose, rotation_matrix
+from dubbing.geometry.pose import apply_pose, rotation_matrix, turn_between
 from dubbing.geometry.raster import Raster, rasterize
 from dubbing.geometry.topology import LIPS
 from dubbing.models.geometry_net import VERTEX_SCALE
@@ -152,10 +152,7 @@ def correspond(
     if corner is not None:
         same = same + corner.flip(-1)[:, None, None, None]
     place = torch.where(raster.covered[:, None, ..., None], place, same)
-    relative = torch.unflatten(references.rotation, 0, grouped).transpose(-1, -2)
-    relative = relative @ target.rotation[:, None]
-    trace = relative.diagonal(dim1=-2, dim2=-1).sum(-1)
-    turn = ((trace - 1) / 2).clamp(-1, 1).acos()
+    turn = turn_between(torch.unflatten(references.rotation, 0, grouped), target.rotation[:, None])
     return Correspondence(place, maps[:, :, 2], turn, cost[:, :, list(LIPS), 0].mean(2))
 
 

@@ -101,7 +101,7 @@ class _Reference:
         pixels: [H, W, 3] uint8; origin: [2] (x, y) of them in the frame.
         offset: [V + R, 2] registration of the geometry, in window pixels.
         states: registered geometry.
-        texture: [1, 1, D, h/4, w/4] latents.
+        texture: [1, 1, D, h/4, w/4] latents; D = 0 where nobody reads them.
     """
 
     coarse: Tensor
@@ -155,7 +155,7 @@ class RenderSession:
         register = Registration if ablation.registration else NoRegistration
         self.registration = register(mesh, torch.cat(windows), _join(tracked))
         bank = [
-            self._encode(picture, states, window, offset)
+            self._encode(picture, states, window, offset, latents=True)
             for picture, states, window, offset in zip(
                 lip_references, tracked, windows, self.registration.offset, strict=True
             )
@@ -263,7 +263,8 @@ class RenderSession:
             states = self._tracked(picture)
             window = self._window(picture, states)
             offset = self._registered(picture, states, window)
-            self._cache[key] = self._encode(picture, states, window, offset)
+            # without a repair nobody reads the latents
+            self._cache[key] = self._encode(picture, states, window, offset, self.repairs)
         self._cache.move_to_end(key)
         return self._cache[key]
 
@@ -286,12 +287,15 @@ class RenderSession:
 
     @torch.inference_mode()
     def _encode(
-        self, picture: FacePicture, tracked: FaceStates, image: Tensor, offset: Tensor
-    ) -> _Reference:
+        self, picture: FacePicture, tracked: FaceStates, image: Tensor, offset: Tensor,
+        latents: bool,
+    ) -> _Reference:  # fmt: skip
         """Encode one reference; `image` is its window."""
         states = shifted(tracked, offset[None])
-        with self._fast():
-            texture = self.renderer.encode_textures(image[None]).float()
+        texture = image.new_zeros(1, 1, 0, 1, 1)
+        if latents:
+            with self._fast():
+                texture = self.renderer.encode_textures(image[None]).float()
         coarse = blurred(image, self.renderer.config.blur)[0]
         place = torch.tensor(picture.origin, device=self.device).float()
         return _Reference(coarse, picture.pixels, place, offset, states, texture)

@@ -146,6 +146,7 @@ def test_the_decoder_touches_the_mouth_alone(session: RenderSession, mesh: Rende
     with torch.no_grad():
         bias += 0.1
         session.repairs = session.renderer.decoder.changes_something()
+        session.forget()
         after = rendered(session, mesh, target)
         bias -= 0.1
     assert session.repairs

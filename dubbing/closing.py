@@ -1,4 +1,4 @@
-"""Objects that hold native networks and give them back."""
+"""Objects that hold something of the system (native networks, files, locks) and give it back."""
 
 from __future__ import annotations
 
