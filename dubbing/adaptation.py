@@ -27,6 +27,7 @@ from dubbing.geometry.morphable import MorphableModel
 from dubbing.models.geometry_net import GeometryNet
 from dubbing.motion import RATE, frame_features
 from dubbing.speech.features import FEATURE_RATE
+from dubbing.style_reference import StyleReference
 from dubbing.training.geometry_loss import GeometryLoss
 from dubbing.training.lags import MAX_LAG, correlation
 
@@ -54,7 +55,7 @@ class OwnSpeech:
         gate: seconds on the sound's clock [T] to 0..1, the mouth's gate (see `speech_envelope`).
         times: [N] seconds of the pictures with a usable face, ascending, from the first picture.
         beta: [N, E] expressions there.
-        template: [V, 3] neutral face; style: [S, E] expressions that tell the style; rest: [E].
+        template: [V, 3] neutral face; style: what tells the style; rest: [E].
     """
 
     features: Tensor
@@ -63,7 +64,7 @@ class OwnSpeech:
     times: Tensor
     beta: Tensor
     template: Tensor
-    style: Tensor
+    style: StyleReference
     rest: Tensor
 
 
@@ -263,7 +264,7 @@ class Adapter:
             model.expression_vertices(speech.rest.to(device))[net.lower],
             weight.float(),
             speech.template.to(device),
-            model.expression_vertices(speech.style.to(device)),
+            model.expression_vertices(speech.style.expressions.to(device)),
         )
 
     def _opening(self, lower: Tensor, lesson: _Lesson) -> Tensor:

@@ -599,10 +599,10 @@ class Dubber:
         """Lower-face motion for speech `samples` ([N] float32, 16 kHz mono), `duration` seconds."""
         options = options or DubOptions()
         net = self._network(persona)
-        expressions = persona.style
+        reference = persona.style
         if options.style is not None:
-            expressions = self.prepare(options.style, DubOptions(), progress).style
-        style = self._style(net, expressions, options.style_strength)
+            reference = self.prepare(options.style, DubOptions(), progress).style
+        style = self._style(net, reference.expressions, options.style_strength)
         return drive(
             self.features,
             net,
@@ -612,7 +612,7 @@ class Dubber:
             persona.template.to(self.device),
             style,
             persona.rest.to(self.device),
-            expressions.to(self.device),
+            reference,
             options.style_strength,
         )
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from dubbing.geometry.morphable import MorphableModel
 from dubbing.manner import match_manner
 from dubbing.models.geometry_net import GeometryNet
+from dubbing.nuances import take_on_nuances
 from dubbing.speech.features import (
     FEATURE_RATE,
     SpeechFeatureExtractor,
@@ -19,6 +20,7 @@ from dubbing.speech.features import (
     window_spans,
 )
 from dubbing.speech.vad import speech_envelope
+from dubbing.style_reference import StyleReference
 
 RATE = 25  # Hz of the motion model
 WINDOW = 1000  # frames per pass, 40 s
@@ -104,7 +106,7 @@ def drive(
     template: Tensor,
     style: Tensor,
     rest: Tensor,
-    own: Tensor | None = None,
+    own: StyleReference | None = None,
     strength: float = 1.0,
 ) -> Motion:
     """Motion of the lower face for a speech track (paper section 3.1).
@@ -115,8 +117,9 @@ def drive(
         template: [V, 3] the speaker's neutral face.
         style: [D] style embedding.
         rest: [E] expression of the speaker's closed, resting mouth.
-        own: [F, E] expressions of the style's speaker, whose manner (`match_manner`) the motion
-            takes on by `strength`; without them it stays as the network makes it.
+        own: motion of the style's speaker, whose manner (`match_manner`) and small movements
+            (`take_on_nuances`) the motion takes on by `strength`; without it, it stays as the
+            network makes it.
     """
     count = max(int(duration * RATE) + 2, 2)
     times = torch.arange(count, dtype=torch.float64) / RATE
@@ -133,7 +136,9 @@ def drive(
     flat = crossfade(((s, window(s, e)) for s, e in spans), count, OVERLAP, device)
     lower = flat.view(count, -1, 3)
     if own is not None:
-        match_manner(model, lower, net.lower, gate, own, strength, out=lower)
+        expressions = own.expressions.to(device)
+        match_manner(model, lower, net.lower, gate, expressions, strength, out=lower)
+        take_on_nuances(model, lower, net.lower, own, strength, out=lower)
     resting = model.expression_vertices(rest)[net.lower]
     return Motion(lower.sub_(resting).mul_(gate[:, None, None]).add_(resting))
 

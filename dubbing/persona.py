@@ -17,11 +17,13 @@ from dubbing.errors import InputNotFound, PersonaInvalid
 from dubbing.persona_schema import check_persona
 from dubbing.render.session import FacePicture
 from dubbing.report import save_bytes
+from dubbing.style_reference import StyleReference
 from dubbing.tensor_file import BadFileError, json_object, read_tensor_file
 
-FORMAT = "3"
-KNOWN = ("1", "2", "3")  # 1 had no adaptation, 2 no cuts, notes and banks per shot
-MAX_STYLE_FRAMES = 500  # expressions kept for the style embedding
+FORMAT = "4"
+KNOWN = ("1", "2", "3", "4")
+"""1 had no adaptation, 2 no cuts, notes and banks per shot, 3 did not know which style expressions
+follow each other."""
 
 
 @dataclass(frozen=True)
@@ -30,8 +32,8 @@ class Persona:
 
     Attributes:
         alpha: [S] shape; template: [V, 3] neutral face (paper: {mean(alpha), 0, 0}).
-        style: [N, E] expressions of the speaker's own speech, from which the style embedding is
-            computed (with the weights in use, so that the file outlives a checkpoint).
+        style: the speaker's own motion; the style embedding is computed from it with the weights in
+            use, so that the file outlives a checkpoint.
         rest: [E] expression of the resting, closed mouth.
         bank: lip references (paper: taken evenly over all frames in the order of opening).
         bank_frames: their frame numbers in the source video.
@@ -49,7 +51,7 @@ class Persona:
 
     alpha: Tensor
     template: Tensor
-    style: Tensor
+    style: StyleReference
     rest: Tensor
     bank: list[FacePicture]
     bank_frames: list[int]
@@ -86,7 +88,7 @@ class Persona:
         tensors = {
             "alpha": self.alpha,
             "template": self.template,
-            "style": self.style,
+            "style": self.style.expressions,
             "rest": self.rest,
             "track_frames": self.track_frames,
             "track_parts": self.track_parts,
@@ -114,6 +116,7 @@ class Persona:
             },
             "cuts": self.cuts,
             "notes": self.notes,
+            "style_starts": self.style.starts,
         }
         return save({k: v.contiguous() for k, v in tensors.items()}, {"persona": json.dumps(facts)})
 
@@ -143,7 +146,7 @@ class Persona:
         return cls(
             alpha=tensors["alpha"],
             template=tensors["template"],
-            style=tensors["style"],
+            style=_style(facts, tensors),
             rest=tensors["rest"],
             bank=_bank(tensors, "bank", facts["bank_origins"]),
             bank_frames=facts["bank_frames"],
@@ -188,6 +191,12 @@ def _bank(tensors: dict[str, Tensor], name: str, origins: list[list[int]]) -> li
     ]
 
 
+def _style(facts: dict[str, Any], tensors: dict[str, Tensor]) -> StyleReference:
+    """The style reference; in files of an older format every expression stands for itself."""
+    expressions = tensors["style"]
+    return StyleReference(expressions, facts.get("style_starts", list(range(len(expressions)))))
+
+
 def _adaptation(facts: dict[str, Any] | None, tensors: dict[str, Tensor]) -> Adaptation | None:
     if facts is None:
         return None
@@ -206,13 +215,6 @@ def fingerprint(path: str | Path) -> str:
             file.seek(size - 2**20)
             digest.update(file.read(2**20))
     return digest.hexdigest()[:32]
-
-
-def style_frames(beta: Tensor) -> Tensor:
-    """At most MAX_STYLE_FRAMES of [T, E], taken evenly."""
-    if len(beta) <= MAX_STYLE_FRAMES:
-        return beta
-    return beta[torch.linspace(0, len(beta) - 1, MAX_STYLE_FRAMES).round().long()]
 
 
 def resting_expression(beta: Tensor, opening: Tensor) -> Tensor:

@@ -12,12 +12,13 @@ from dubbing.errors import NoFaceFound
 from dubbing.geometry.morphable import MorphableModel, track_opening
 from dubbing.geometry.pose import yaw_pitch_roll
 from dubbing.media.reader import VideoReader
-from dubbing.persona import Persona, fingerprint, resting_expression, style_frames
+from dubbing.persona import Persona, fingerprint, resting_expression
 from dubbing.render.mesh import RenderMesh
 from dubbing.render.references import inference_lip_references
 from dubbing.render.scene import face_windows
 from dubbing.render.session import FacePicture
 from dubbing.render.window import window_rect
+from dubbing.style_reference import StyleReference
 
 MAX_REFERENCE_TURN = 30.0  # degrees from the clip's usual yaw
 MAX_REFERENCE_ERROR = 0.006  # face heights, or the median of the clip if that is worse
@@ -90,13 +91,15 @@ def build_persona(
     if not bank:
         raise NoFaceFound("no frame can serve as a reference", path=reader.path)
     shot_banks = {t: [kept[f] for f in own if f in kept] for t, own in shots.items()}
-    dubbed = [row for f, row in sorted(speaker.position.items()) if f not in speaker.reasons]
+    usable = [f for f in sorted(speaker.position) if f not in speaker.reasons]
+    dubbed = [speaker.position[f] for f in usable]
+    times = torch.tensor([float(reader.index.times[f]) for f in usable], dtype=torch.float64)
     beta = fit.beta[dubbed]
     opening = track_opening(model, fit.template, beta)
     return Persona(
         alpha=fit.alpha,
         template=fit.template,
-        style=style_frames(beta),
+        style=StyleReference.of(times, beta),
         rest=resting_expression(beta, opening),
         bank=bank,
         bank_frames=bank_frames,

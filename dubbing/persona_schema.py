@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -61,6 +62,7 @@ def check_persona(facts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> No
         raise BadFileError("bank_frames and bank_beta differ in length")
     _check_bank("bank", facts.get("bank_origins"), tensors, sizes["K"])
     _check_shots(facts, tensors, sizes, int(str(frames)))
+    _check_starts(facts.get("style_starts"), sizes["N"])
     _check_faults(facts.get("faults"), int(str(frames)))
     _check_adaptation(facts.get("adaptation"), tensors)
 
@@ -131,6 +133,15 @@ def _check_shots(
         _check_values(f"{name}_beta", beta)
         _check_values(f"{name}_pose", pose)
         _check_bank(name, origins, tensors, own["K"])
+
+
+def _check_starts(starts: Any, rows: int) -> None:
+    """First rows of the pieces of the style, which format 4 brought."""
+    if starts is None:
+        return
+    known = _numbers(starts, "style_starts", rows - 1)
+    if not known or known[0] != 0 or any(a >= b for a, b in pairwise(known)):
+        raise BadFileError("style_starts does not ascend from 0")
 
 
 def _check_faults(faults: Any, frames: int) -> None:

@@ -39,10 +39,11 @@ from dubbing.geometry.morphable import lip_opening
 from dubbing.media.reader import VideoReader
 from dubbing.models.geometry_net import GeometryNet
 from dubbing.motion import RATE, drive
-from dubbing.persona import resting_expression, style_frames
+from dubbing.persona import resting_expression
 from dubbing.progress import StageProgress
 from dubbing.speech.mel import SAMPLE_RATE
 from dubbing.speech.vad import segment_gate, speech_segments
+from dubbing.style_reference import StyleReference
 from dubbing.training.clips import load_landmarks, load_speech_samples, prepared_names
 
 COLUMNS = ("clip", "seconds", "adapted on", "generic", "adapted", "generic, offset removed",
@@ -115,7 +116,7 @@ def split(dubber: Dubber, source: Source, share: float) -> tuple[OwnSpeech, LipC
         times=source.times[:count][good[0]],
         beta=beta,
         template=first.template,
-        style=style_frames(beta),
+        style=StyleReference.of(source.times[:count][good[0]], beta),
         rest=resting_expression(beta, opening),
     )
     vertices = model.vertices(first.template, last.beta[good[1]])
@@ -126,12 +127,11 @@ def made_curve(dubber: Dubber, net: GeometryNet, source: Source, speech: OwnSpee
     """Lips for the clip's whole sound, on the picture's clock."""
     model, device = dubber.weights.morphable, dubber.device
     seconds = len(source.samples) / SAMPLE_RATE
-    own = speech.style.to(device)
     with torch.inference_mode():
-        style = net.style(model.expression_vertices(own)[None])[0]
+        style = net.style(model.expression_vertices(speech.style.expressions.to(device))[None])[0]
     motion = drive(
         dubber.features, net, model, source.samples, seconds, speech.template.to(device), style,
-        speech.rest.to(device), own,
+        speech.rest.to(device), speech.style,
     )  # fmt: skip
     faces = made_faces(motion, speech.template, net.lower, model.lower).until(seconds)
     return faces.curve.shifted(source.offset)

@@ -133,13 +133,14 @@ def measure_speech(bench: Bench, persona: Persona, seconds: float, count: int) -
     samples = samples[: round(seconds * 16000)]
     with bench.stage(SPEECH, round(count * spoken)):
         features = dubber.features.encode(samples)
-    style = dubber.weights.geometry.style(
-        dubber.weights.morphable.expression_vertices(persona.style.to(dubber.device))[None]
-    )[0].detach()
+    own = persona.style.expressions.to(dubber.device)
+    moved = dubber.weights.morphable.expression_vertices(own)
+    style = dubber.weights.geometry.style(moved[None])[0].detach()
     with bench.stage(STAGE_1, count):
         return drive(
             KnownFeatures(features), dubber.weights.geometry, dubber.weights.morphable, samples,
             seconds, persona.template.to(dubber.device), style, persona.rest.to(dubber.device),
+            persona.style,
         )  # fmt: skip
 
 

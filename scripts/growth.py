@@ -39,6 +39,7 @@ from dubbing.media.index import FrameIndex
 from dubbing.media.timeline import plan_output
 from dubbing.motion import Motion, drive
 from dubbing.speech.features import SpeechFeatures
+from dubbing.style_reference import StyleReference
 from dubbing.weights import EngineWeights, load_engine
 
 E = 48  # expression components
@@ -71,8 +72,9 @@ def speak(weights: EngineWeights, seconds: float, rate: int) -> None:
     net, model = weights.geometry, weights.morphable
     features = SpeechFeatures(weights.speech_encoder, standardised=True)
     motion = drive(
-        features, net, model, samples, seconds, model.mean, net.average_style, own.mean(0), own
-    )
+        features, net, model, samples, seconds, model.mean, net.average_style, own.mean(0),
+        StyleReference(own, [0]),
+    )  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
         save_motion(motion, Path(folder) / "motion")
 

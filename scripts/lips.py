@@ -52,10 +52,10 @@ from dubbing.sync import load_sync
 SHEET_S = 2.0  # seconds rendered of each language
 
 HONESTY = (
-    "In self-dub, template, style and rest pose come from the very clip that is dubbed: it shows "
-    "how well\nspeech places the movements of a known speaker; 'same speaker' takes them from "
-    "another clip.\n'best' is the highest correlation of 21 lags: read it beside that of other "
-    "speech."
+    "In self-dub, template and rest pose come from the very clip that is dubbed, the style of\n"
+    "each quarter from the other three: it shows how well speech places the movements of a\n"
+    "known speaker; 'same speaker' takes all of them from another clip. 'best' is the highest\n"
+    "correlation of 21 lags: read it beside that of other speech."
 )
 
 Note = Callable[[str], None]

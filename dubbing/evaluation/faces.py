@@ -56,12 +56,18 @@ def persona_faces(persona: Persona, video: str | Path, model: MorphableModel) ->
     Args:
         model: on the CPU.
     """
+    times, beta = usable_expressions(persona, video)
+    return FaceMotion(times, model.vertices(persona.template, beta))
+
+
+def usable_expressions(persona: Persona, video: str | Path) -> tuple[Curve, Tensor]:
+    """Times [N] and expressions [N, E] of the frames, in the very video from which a persona was
+    prepared, in which the face was seen well."""
     with VideoReader(video) as reader:
         times = _seconds(reader)
     row_of = {frame: row for row, frame in enumerate(persona.track_frames.tolist())}
     frames = [frame for frame in sorted(row_of) if frame not in persona.faults]
-    rows = [row_of[frame] for frame in frames]
-    return FaceMotion(times[frames], model.vertices(persona.template, persona.track_beta[rows]))
+    return times[frames], persona.track_beta[[row_of[frame] for frame in frames]]
 
 
 def video_faces(

@@ -5,10 +5,12 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache, cached_property
+from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,8 +20,15 @@ import dubbing.geometry
 import dubbing.persona
 import dubbing.persona_builder
 from dubbing.dubber import Dubber
+from dubbing.errors import OptionInvalid
 from dubbing.evaluation.clips import Clip, Samples
-from dubbing.evaluation.faces import FaceMotion, made_faces, persona_faces, video_faces
+from dubbing.evaluation.faces import (
+    FaceMotion,
+    made_faces,
+    persona_faces,
+    usable_expressions,
+    video_faces,
+)
 from dubbing.geometry.morphable import MorphableModel
 from dubbing.media.audio import SPEECH_RATE
 from dubbing.motion import Motion
@@ -27,6 +36,7 @@ from dubbing.options import DubOptions
 from dubbing.persona import Persona, fingerprint
 from dubbing.progress import ProgressCallback
 from dubbing.speech.features import SpeechFeatureExtractor
+from dubbing.style_reference import StyleReference
 from dubbing.weights import MORPHABLE
 
 _MAKERS = (
@@ -36,6 +46,9 @@ _MAKERS = (
     dubbing.persona,
     dubbing.persona_builder,
 )
+
+PARTS = 4  # of a clip in its own style, each made in that of the others
+APART_S = 0.2  # between a part and the moments that its style is taken from
 
 
 @cache
@@ -148,7 +161,30 @@ class Studio:
         return self._lips[clip, speech]
 
     def _made(self, clip: Clip, speech: Clip) -> FaceMotion:
+        if clip == speech:
+            return self._held_out(clip)
         return self.driven(speech.samples, self.persona(clip))
+
+    def _held_out(self, clip: Clip) -> FaceMotion:
+        """Lips for the clip's own sound, each part of them in the style of the other parts: else
+        the style would hold the very movements that are asked for."""
+        persona = self.persona(clip)
+        times, beta = usable_expressions(persona, clip.path)
+        shown = times - clip.sound_offset
+        edges = np.linspace(0.0, clip.seconds, PARTS + 1)
+        edges[0], edges[-1] = -np.inf, np.inf
+        parts = []
+        for start, end in pairwise(edges):
+            known = torch.from_numpy((shown < start - APART_S) | (shown > end + APART_S))
+            if not known.any():
+                raise OptionInvalid(f"{clip.name} is too short to be held out from its own style")
+            style = StyleReference.of(torch.from_numpy(times)[known], beta[known])
+            made = self.driven(clip.samples, replace(persona, style=style))
+            parts.append((made, (made.times >= start) & (made.times < end)))
+        return FaceMotion(
+            np.concatenate([made.times[inside] for made, inside in parts]),
+            torch.cat([made.vertices[torch.from_numpy(inside)] for made, inside in parts]),
+        )
 
     def rest(self, clip: Clip) -> FaceMotion:
         """The speaker's resting mouth, at one moment."""

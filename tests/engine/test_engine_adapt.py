@@ -33,6 +33,7 @@ from dubbing.media.audio import load_speech
 from dubbing.motion import RATE, frame_features
 from dubbing.options import DubOptions
 from dubbing.persona import Persona
+from dubbing.style_reference import StyleReference
 
 SPEECH = Path(dubbing.__file__).parent / "assets" / "demo_speech.flac"
 
@@ -60,7 +61,8 @@ def speaker(dubber: Dubber, samples: Tensor, late: int = 0, own: float = 0.8) ->
     basis = model.expression[:, net.lower].flatten(1)
     beta = lower.flatten(1).clone() @ torch.linalg.pinv(basis)
     return OwnSpeech(
-        features, 0.0, lambda t: torch.ones(len(t)), times, beta, net.mean, beta, beta.mean(0)
+        features, 0.0, lambda t: torch.ones(len(t)), times, beta, net.mean,
+        StyleReference.of(times, beta), beta.mean(0),
     )  # fmt: skip
 
 
@@ -154,8 +156,9 @@ def test_an_adaptation_survives_the_persona_file(
 
 @pytest.mark.parametrize(
     ("version", "unknown"),
-    [("2", ("cuts", "notes", "shot_origins")),
-     ("1", ("cuts", "notes", "shot_origins", "adaptation"))],
+    [("3", ("style_starts",)),
+     ("2", ("style_starts", "cuts", "notes", "shot_origins")),
+     ("1", ("style_starts", "cuts", "notes", "shot_origins", "adaptation"))],
 )  # fmt: skip
 def test_personas_of_older_formats_still_load(
     version: str, unknown: tuple[str, ...], persona: Persona, tmp_path: Path
@@ -165,13 +168,17 @@ def test_personas_of_older_formats_still_load(
     with safe_open(path, "pt") as file:
         facts = json.loads(file.metadata()["persona"])
         tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118
-    assert facts["format"] == "3"
+    assert facts["format"] == "4"
     facts = {k: v for k, v in facts.items() if k not in unknown} | {"format": version}
-    tensors = {k: v for k, v in tensors.items() if not k.startswith("shot")}
+    if "shot_origins" in unknown:
+        tensors = {k: v for k, v in tensors.items() if not k.startswith("shot")}
     save_file(tensors, old, {"persona": json.dumps(facts)})
     loaded = Persona.load(old)
     assert torch.equal(loaded.template, persona.template)
-    assert (loaded.cuts, loaded.notes, loaded.shot_banks) == ([], [], {})
+    assert torch.equal(loaded.style.expressions, persona.style.expressions)
+    assert not loaded.style.follows.any()  # nobody knows which moments followed each other
+    if "cuts" in unknown:
+        assert (loaded.cuts, loaded.notes, loaded.shot_banks) == ([], [], {})
 
 
 def test_a_change_that_does_not_fit_is_refused(dubber: Dubber) -> None:

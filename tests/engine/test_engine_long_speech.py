@@ -12,6 +12,7 @@ import dubbing.motion
 from dubbing.media.audio import load_speech
 from dubbing.motion import RATE, drive
 from dubbing.speech.features import SpeechFeatures
+from dubbing.style_reference import StyleReference
 from dubbing.weights import EngineWeights, load_engine
 
 torch.set_num_threads(1)
@@ -31,13 +32,26 @@ def speech() -> Tensor:
     return torch.cat([torch.cat([once, torch.zeros(3333 * k)]) for k in range(4)])
 
 
-def motion(weights: EngineWeights, speech: Tensor, features: SpeechFeatures) -> Tensor:
-    """[N, L, 3] for the average speaker."""
+def motion(
+    weights: EngineWeights, speech: Tensor, features: SpeechFeatures,
+    own: StyleReference | None = None,
+) -> Tensor:  # fmt: skip
+    """[N, L, 3] for the average speaker, or for one who moves as `own`."""
     net, rest = weights.geometry, torch.zeros(len(weights.morphable.expression))
     seconds = len(speech) / 16000
     return drive(
-        features, net, weights.morphable, speech, seconds, net.mean, net.average_style, rest
+        features, net, weights.morphable, speech, seconds, net.mean, net.average_style, rest, own
     ).lower
+
+
+def somebody(weights: EngineWeights, speech: Tensor) -> StyleReference:
+    """A speaker who moves more than the average, and whose mouth is drawn aside as it opens."""
+    net, model = weights.geometry, weights.morphable
+    lower = motion(weights, speech.flip(0), usual(weights))
+    basis = model.expression[:, net.lower].flatten(1)
+    beta = 1.5 * lower.flatten(1) @ torch.linalg.pinv(basis)
+    beta[:, 12] += beta[:, 0].square()
+    return StyleReference(beta[:500], [0])
 
 
 def usual(weights: EngineWeights) -> SpeechFeatures:
@@ -49,19 +63,21 @@ def size(x: Tensor) -> Tensor:
     return x.norm(dim=-1).mean(1)
 
 
+@pytest.mark.parametrize("known", [False, True])
 @pytest.mark.parametrize(("window_s", "hop_s"), [(8.0, 2.0), (7.0, 2.3)])
 def test_motion_hardly_depends_on_where_windows_fall(
-    weights: EngineWeights, speech: Tensor, window_s: float, hop_s: float
+    weights: EngineWeights, speech: Tensor, window_s: float, hop_s: float, known: bool
 ) -> None:
     """Stated tolerance: on average 10 % of the movement's size."""
-    base = motion(weights, speech, usual(weights))
+    own = somebody(weights, speech) if known else None
+    base = motion(weights, speech, usual(weights), own)
     moved = SpeechFeatures(
         weights.speech_encoder, window_s=window_s, hop_s=hop_s, standardised=True
     )
-    other = motion(weights, speech, moved)
+    other = motion(weights, speech, moved, own)
     movement = size(base - base.mean(0)).mean()
     assert size(other - base).mean() < 0.10 * movement
-    assert size(motion(weights, speech.flip(0), usual(weights)) - base).mean() > 0.5 * movement
+    assert size(motion(weights, speech.flip(0), usual(weights), own) - base).mean() > 0.5 * movement
 
 
 def test_passes_of_the_network_join_without_a_seam(

@@ -20,6 +20,7 @@ from dubbing.evaluation.cases.registry import Bench, case, check
 from dubbing.geometry.topology import N_VERTICES
 from dubbing.persona import Persona
 from dubbing.render.session import FacePicture
+from dubbing.style_reference import StyleReference
 from dubbing.tensor_file import read_tensor_file
 from dubbing.weights import (
     GEOMETRY,
@@ -54,7 +55,7 @@ def made_up_persona(rows: int = 6, references: int = 3, expressions: int = 48) -
     return Persona(
         alpha=some(40),
         template=some(N_VERTICES, 3),
-        style=some(rows, expressions),
+        style=StyleReference(some(rows, expressions), [0, rows // 2]),
         rest=some(expressions),
         bank=bank,
         bank_frames=list(range(references)),
@@ -111,6 +112,7 @@ def bad_personas(bench: Bench) -> str:
         "notes": [None, "text", [3], {"0": "x"}],
         "shot_origins": [None, [], {"7": [[0, 0], [0, 0]]}, {"0": []}, {"0": [[0, 0]]},
                          {"0": [[0, 0], ["a", 1]]}, {"0": {"0": [0, 0], "1": [0, 0]}}, {"x": 1}],
+        "style_starts": ["0", [], [1], [0, 0], [0, 10**30]],
         "morphable": [None, 3],
         "format": [None, "99", 2],
         "adaptation": [[], {"changes": {}}, {"reason": 4}, {"unknown": 1}],

@@ -1,0 +1,159 @@
+"""The small movements beside opening, width and jaw, taken from the speaker.
+
+Speech tells how far a mouth opens. How its corners, its rounding and its crookedness go along it
+hardly tells, and a network answers with their mean over all speakers. The speaker's own reference
+shows them: every made moment attends to the reference's moments with a like opening, width and jaw
+that follow each other as made moments do, and takes over what goes along with them there. It is the
+paper's attention to the reference style (section 3.1) at work on the motion itself; ours.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dubbing.geometry.morphable import MorphableModel
+from dubbing.geometry.topology import (
+    CHIN,
+    INNER_BOTTOM,
+    INNER_TOP,
+    MOUTH_LEFT,
+    MOUTH_RIGHT,
+    SUBNASALE,
+)
+from dubbing.style_reference import StyleReference
+
+SHARE = 0.65  # of the speaker's small movements; the rest stays as the network made it
+MIN_FRAMES = 50  # of the reference, 2 s: fewer show no manner
+PACE = 1.5  # weight of the speed of opening, width and jaw beside their size
+LEAP = 3.0  # cost of going on elsewhere in the reference, in squared deviations
+WINDOW = 1000  # frames that are looked at together
+REACH = 100  # frames on either side of a window that are looked at, too
+FLOOR = 0.1  # least deviation that counts, in that of speech in general
+RIDGE = 1e-4  # of the covariance
+LEAST = 1e-12  # of a probability
+PART = 10_000  # frames whose vertices are moved at a time
+
+
+def take_on_nuances(
+    model: MorphableModel,
+    lower: Tensor,
+    index: Tensor,
+    reference: StyleReference,
+    strength: float = 1.0,
+    out: Tensor | None = None,
+) -> Tensor:
+    """Made motion with the speaker's own small movements.
+
+    Args:
+        lower: [N, L, 3] made displacements of the vertices `index` [L] at 25 Hz.
+        reference: of the speaker whose style it is.
+        strength: of the style: 0 changes nothing, 1 is the speaker's own.
+        out: where the result goes, which may be `lower` itself; None: a new tensor.
+
+    Returns:
+        [N, L, 3] with the opening, width and jaw of `lower`; `lower` itself where the reference is
+        too short. Computed on the CPU, so that every device comes to the same.
+    """
+    share = min(SHARE * strength, 1.0)
+    if share == 0.0 or len(reference.expressions) < MIN_FRAMES:
+        return lower
+    basis = model.expression[:, index].flatten(1).cpu()
+    made = (lower.flatten(1) @ torch.linalg.pinv(basis).to(lower.device)).cpu()
+    speaker = _Speaker(reference, _speech_directions(model))
+    change = share * (speaker.small_movements(made) - speaker.rest_of(made))
+    moved = torch.empty_like(lower) if out is None else out
+    for start in range(0, len(lower), PART):
+        part = slice(start, start + PART)
+        step = (change[part] @ basis).to(lower.device)
+        torch.add(lower[part], step.view_as(lower[part]), out=moved[part])
+    return moved
+
+
+class _Speaker:
+    """A reference as pairs of what speech decides and what goes along with it.
+
+    Args:
+        directions: [3, E] of opening, width and jaw.
+    """
+
+    def __init__(self, reference: StyleReference, directions: Tensor):
+        own = reference.expressions.cpu()
+        spread = torch.cov(own.T) + RIDGE * torch.eye(own.shape[1])
+        self.directions = directions
+        self.along = spread @ directions.T @ torch.linalg.inv(directions @ spread @ directions.T)
+        known = own @ directions.T
+        self.small = self.rest_of(own)
+        usual = directions.norm(dim=1)
+        self._unit = torch.maximum(known.std(0), FLOOR * usual)
+        self._shown = self._described(known, reference.starts)
+        self._go_on = self._transitions(known / self._unit, reference.follows)
+
+    def rest_of(self, expressions: Tensor) -> Tensor:
+        """Expressions [N, E] less what goes along with their opening, width and jaw."""
+        decided: Tensor = expressions @ self.directions.T @ self.along.T
+        return expressions - decided
+
+    def small_movements(self, made: Tensor) -> Tensor:
+        """Expected small movements [N, E] for made expressions [N, E]."""
+        wanted = self._described(made @ self.directions.T, [0])
+        parts = []
+        for start in range(0, len(made), WINDOW):
+            before = min(start, REACH)
+            part = wanted[start - before : start + WINDOW + REACH]
+            weights = self._attention(part)[before : before + WINDOW]
+            parts.append(weights @ self.small)
+        return torch.cat(parts)
+
+    def _described(self, known: Tensor, starts: list[int]) -> Tensor:
+        """Opening, width and jaw [N, 3] with their speeds, smoothed, as [N, 6]."""
+        edges = [*starts, len(known)]
+        rows = []
+        for start, end in pairwise(edges):
+            piece = (known[start:end] / self._unit).T[None]
+            smooth = F.avg_pool1d(F.pad(piece, (1, 1), "replicate"), 2, 1)
+            smooth = F.avg_pool1d(smooth, 2, 1)[0].T
+            speed = torch.cat([smooth.diff(dim=0), smooth.new_zeros(1, 3)])
+            rows.append(torch.cat([smooth, PACE * speed], 1))
+        return torch.cat(rows)
+
+    def _transitions(self, known: Tensor, follows: Tensor) -> Tensor:
+        """How readily [N, N] a made moment follows row i of the reference with row j."""
+        deviation = self.small.std(0).clamp_min(FLOOR) * self.small.shape[1] ** 0.5
+        state = torch.cat([known, self.small / deviation], 1)
+        after = torch.where(F.pad(follows, (0, 1))[:, None], state.roll(-1, 0), state)
+        cost = LEAP * (1 + torch.cdist(after, state).square())
+        rows = follows.nonzero()[:, 0]
+        cost[rows, rows + 1] = 0.0
+        return torch.exp(-cost)
+
+    def _attention(self, wanted: Tensor) -> Tensor:
+        """Weights [T, N] of the reference's rows at every moment of `wanted` [T, 6], given all of
+        them: the posterior of a hidden Markov chain (forward and backward pass)."""
+        cost = torch.cdist(wanted, self._shown).square()
+        likely = torch.exp(cost.amin(1, keepdim=True) - cost)
+        forward, backward = torch.empty_like(likely), torch.ones_like(likely)
+        forward[0] = likely[0] / likely[0].sum()
+        for t in range(1, len(likely)):
+            here = (forward[t - 1] @ self._go_on + LEAST) * likely[t]
+            forward[t] = here / here.sum()
+        for t in range(len(likely) - 2, -1, -1):
+            here = self._go_on @ (backward[t + 1] * likely[t + 1]) + LEAST
+            backward[t] = here / here.sum()
+        both = forward * backward
+        return both / both.sum(1, keepdim=True)
+
+
+def _speech_directions(model: MorphableModel) -> Tensor:
+    """Opening, width and jaw [3, E] as linear functions of an expression."""
+    moved = model.expression.cpu()
+    return torch.stack(
+        [
+            moved[:, INNER_BOTTOM, 1] - moved[:, INNER_TOP, 1],
+            moved[:, MOUTH_RIGHT, 0] - moved[:, MOUTH_LEFT, 0],
+            moved[:, CHIN, 1] - moved[:, SUBNASALE, 1],
+        ]
+    )
