@@ -66,7 +66,7 @@ def guided_attention(
 
     Args:
         query: [B, C, h, w].
-        key: [B, N, C, H, W]; value: [B, N, D, H, W].
+        key: [B, N, C, H, W]; value: [B, N, D, H, W], D may be 0.
         index: [B, N, h, w, K] candidates; bias: the same shape, added to the logits.
         active: [B, h, w] bool, queries to compute; the others come out as zeros. None: all.
     """
@@ -101,14 +101,17 @@ def attend_rows(
     total = q.shape[0]  # not len(), which an export would take for a constant
     q = q if chosen is None else q[chosen]
     logits = torch.bmm(take_rows(key, rows), q[..., None])[..., 0] / channels**0.5 + bias
-    weights = logits.softmax(-1)[:, None].to(value.dtype)
-    mixed = torch.bmm(weights, take_rows(value, rows))[:, 0]
+    if value.shape[2]:
+        weights = logits.softmax(-1)[:, None].to(value.dtype)
+        mixed = torch.bmm(weights, take_rows(value, rows))[:, 0]
+    else:  # there is nothing to mix
+        mixed = logits[:, :0]
     per_reference = logits.unflatten(-1, (count, -1)).logsumexp(-1)
     if chosen is not None:
         mixed = mixed.new_zeros(total, mixed.shape[-1]).index_copy(0, chosen, mixed)
         per_reference = per_reference.new_zeros(total, count).index_copy(0, chosen, per_reference)
     return Attended(
-        mixed.view(batch, h * w, -1).transpose(1, 2).reshape(batch, -1, h, w),
+        mixed.view(batch, h * w, value.shape[2]).transpose(1, 2).reshape(batch, -1, h, w),
         per_reference.view(batch, h * w, count).transpose(1, 2).reshape(batch, count, h, w),
     )
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 _DEPTH_LEVELS = 2**30
@@ -43,9 +44,11 @@ class Raster:
         if attributes.dim() == 3:  # each picture has its own rows of one long table
             index = index + torch.arange(batch, device=index.device)[:, None] * attributes.shape[1]
         table = attributes.reshape(-1, channels)
-        taken = table.index_select(0, index.view(-1)).view(-1, 3, channels)
-        weights = self.weights.reshape(-1, 1, 3).to(taken)
-        mixed = torch.bmm(weights, taken).view(batch, height * width, channels)
+        weights = self.weights.reshape(-1, 3).to(table)
+        # weighted sums of three rows each, without a copy of the rows
+        mixed = F.embedding_bag(
+            index.view(-1, 3), table, mode="sum", per_sample_weights=weights
+        ).view(batch, height * width, channels)
         return mixed.transpose(1, 2).reshape(batch, channels, height, width)
 
 
@@ -72,11 +75,11 @@ def rasterize(
     left, right = _row_span(planes, low, high, owner, y)
     x0, x1 = _pixel_range(left, right, width)
     row, x = _expand(x0, x1, torch.ones_like(x0, dtype=torch.bool))
-    owner, y = owner[row], y[row]
+    owner, y = owner.index_select(0, row), y.index_select(0, row)
     # weights and depth are affine in x and y; rows of `planes` are (d/dx, d/dy, constant)
     px, py = (x + 0.5).float()[:, None], (y + 0.5).float()[:, None]
-    taken = planes.float()[owner]
-    values = taken[..., 0] * px + taken[..., 1] * py + taken[..., 2]
+    taken = planes.float().transpose(1, 2).flatten(1).index_select(0, owner)
+    values = taken[:, :4] * px + taken[:, 4:8] * py + taken[:, 8:]
     frame = torch.div(owner, count, rounding_mode="floor")
     pixel = (frame * height + y) * width + x
     face = owner - frame * count
@@ -84,14 +87,15 @@ def rasterize(
     key = (values[:, 3].clamp(0, 1).double() * (_DEPTH_LEVELS - 1)).long() * count + face
     best = torch.full((batch * height * width,), _NOTHING, device=key.device)
     best = best.scatter_reduce(0, pixel, key, "amin")
-    won = (key == best[pixel]).nonzero()[:, 0]
+    won = (key == best.index_select(0, pixel)).nonzero()[:, 0]
     shape = (batch, height, width)
     weights = values.new_zeros(len(best), 3)
-    weights[pixel[won]] = values[won, :3]
+    seen, face = pixel.index_select(0, won), face.index_select(0, won)
+    weights.index_copy_(0, seen, values[:, :3].index_select(0, won))
     corners = torch.zeros(len(best), 3, dtype=torch.int64, device=key.device)
-    corners[pixel[won]] = triangles[face[won]]
+    corners.index_copy_(0, seen, triangles.index_select(0, face))
     triangle = torch.full_like(best, -1)
-    triangle[pixel[won]] = face[won]
+    triangle.index_copy_(0, seen, face)
     return Raster(triangle.view(shape), weights.view(*shape, 3), corners.view(*shape, 3))
 
 
@@ -133,8 +137,8 @@ def _expand(first: Tensor, last: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]
     counts = torch.where(valid, (last - first + 1).clamp_min(0), 0)
     owner = torch.repeat_interleave(torch.arange(len(counts), device=counts.device), counts)
     start = counts.cumsum(0) - counts
-    local = torch.arange(len(owner), device=owner.device) - start[owner]
-    return owner, first[owner] + local
+    place = torch.arange(len(owner), device=owner.device)
+    return owner, (first - start).index_select(0, owner) + place
 
 
 def _row_span(
@@ -142,7 +146,7 @@ def _row_span(
 ) -> tuple[Tensor, Tensor]:
     """Where the row of pixel centres y crosses its triangle: left and right end (left > right
     where it does not)."""
-    edges = planes[owner, :3]
+    edges = planes[:, :3].flatten(1).index_select(0, owner).view(-1, 3, 3)
     slope = edges[..., 0]
     rest = edges[..., 1] * (y + 0.5)[:, None] + edges[..., 2]
     flat = slope.abs() < 1e-12

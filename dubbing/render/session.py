@@ -58,6 +58,7 @@ MAX_COARSE = 8  # references whose coarse band is mixed, and
 MAX_DETAIL = 4  # references whose detail is copied; the weights of the others are next to nothing
 APART = 0.7  # logit per frame of distance: of face references that fit alike the nearest in time
 # is preferred, whose light and pose are the frame's own
+MIN_SHARE = 1e-3  # of the attention: a reference with less is left out
 MAX_KEPT = 12  # details kept at a time: they are four times the size of their pictures
 MAX_APART = 3  # frames, from where on, and for the bank, time makes no more difference
 MIN_ALPHA = 1 / 512  # below half a code value a blend shows nothing
@@ -155,7 +156,7 @@ class RenderSession:
         register = Registration if ablation.registration else NoRegistration
         self.registration = register(mesh, torch.cat(windows), _join(tracked))
         bank = [
-            self._encode(picture, states, window, offset, latents=True)
+            self._encode(picture, states, window, offset, latents=self.repairs)
             for picture, states, window, offset in zip(
                 lip_references, tracked, windows, self.registration.offset, strict=True
             )
@@ -435,10 +436,12 @@ def _of(match: Correspondence, kept: slice) -> Correspondence:
 
 
 def _strongest(logits: Tensor, weight: Tensor, count: int) -> Tensor:
-    """Indices of the `count` references with the greatest share of attention where `weight`
+    """Indices of at most `count` references with the greatest share of attention where `weight`
     [1, 1, h, w] counts; the others' shares are too small to be seen."""
     share = (logits.softmax(1) * weight).sum((0, 2, 3))
-    return share.topk(min(count, len(share))).indices
+    most = share.topk(min(count, len(share)))
+    seen = int((most.values > MIN_SHARE * share.sum()).sum())
+    return most.indices[: max(seen, 1)]
 
 
 def _pixel_grid(x0: int, y0: int, width: int, height: int, window: Tensor) -> Tensor:
