@@ -11,6 +11,7 @@ import av
 
 from dubbing.errors import NotAVideo
 from dubbing.media import planes
+from dubbing.media.converter import reformat
 from dubbing.media.decoders import video_decoder
 from dubbing.media.hardware import NVDEC, SOFTWARE, card_decoder
 from dubbing.media.index import FrameIndex
@@ -96,7 +97,7 @@ class DecodeSession:
             log.debug("%s: size or format changes inside the clip", self._path)
         sized = frame
         if not same_size:
-            sized = frame.reformat(width=video.width, height=video.height)
+            sized = reformat(frame, video.width, video.height)
         changed = planes.convert_format(sized, video.pix_fmt)
         changed.pts, changed.duration = frame.pts, frame.duration
         changed.time_base = video.time_base

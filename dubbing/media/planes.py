@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from dubbing.media.converter import reformat
 from dubbing.media.pixels import (
     FULL,
     LIMITED,
@@ -183,7 +184,8 @@ def frame_rgb(
     code = matrix_code(int(frame.colorspace), frame.height)
     full = is_full_range(layout, int(frame.color_range)) if layout else frame.color_range == FULL
     width, height = upright_size(*size, rotation) if size else (frame.width, frame.height)
-    converted = frame.reformat(
+    converted = reformat(
+        frame,
         width=width,
         height=height,
         format="rgb24",
@@ -223,7 +225,8 @@ def convert_format(frame: av.VideoFrame, wanted: str, limited: bool = False) -> 
     space = swscale_colorspace(matrix_code(int(frame.colorspace), frame.height))
     # swscale takes gray for full range, whatever its tag: told so, it leaves the samples alone
     untouched = source is not None and source.kind == "gray" and full == dst_full
-    converted = frame.reformat(
+    converted = reformat(
+        frame,
         format=wanted,
         src_colorspace=space,
         dst_colorspace=space,

@@ -77,7 +77,8 @@ def test_profiles_follow_from_the_format() -> None:
 
 
 def test_quality_0_is_lossless() -> None:
-    assert quality_options("libx264", 0, None) == {"qp": "0"}
+    exact = quality_options("libx264", 0, None)
+    assert exact["qp"] == "0" and "crf" not in exact
     assert "lossless=1" in quality_options("libx265", 0, None)["x265-params"]
     assert quality_options("libvpx-vp9", 0, None)["lossless"] == "1"
     assert "qp" not in quality_options("libx264", 1, None)
