@@ -30,10 +30,10 @@ def speech() -> np.ndarray:
     return (load_speech(demo_speech()) * 32767).astype(np.int16)
 
 
-def puppet_pictures(start: float, frozen: bool = False) -> list[Picture]:
+def puppet_pictures(start: float, frozen: bool = False, frames: int = FRAMES) -> list[Picture]:
     """Pictures from `start` seconds of the demo on; `frozen` holds the mouth."""
     found = []
-    for k in range(FRAMES):
+    for k in range(frames):
         pose = demo_pose(start + k / 25)
         if frozen:
             pose = replace(pose, mouth=0.0, narrow=0.0)
@@ -47,10 +47,11 @@ def puppet_clip(
     start: float,
     change: Callable[[list[Picture]], list[Picture]] | None = None,
     frozen: bool = False,
+    frames: int = FRAMES,
 ) -> Path:
     """A clip with sound; `change` is applied to its pictures."""
-    pictures = puppet_pictures(start, frozen)
-    part = speech()[round(start * RATE) : round((start + FRAMES / 25) * RATE)]
+    pictures = puppet_pictures(start, frozen, frames)
+    part = speech()[round(start * RATE) : round((start + frames / 25) * RATE)]
     return write_clip(
         path, pictures if change is None else change(pictures), part, codec="libx264",
         fmt="yuv420p", crf=4,
