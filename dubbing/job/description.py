@@ -15,8 +15,11 @@ from dubbing.options import DubOptions, from_dict
 SCHEMA = 1
 """Of the state folder; another one is not understood."""
 
-_NO_PART_IN_THE_RESULT = ("overwrite", "report", "resume", "clean", "style")
-"""Options that another run of the same job may have otherwise; `style` counts as an input file."""
+_NO_PART_IN_THE_RESULT = (
+    "overwrite", "report", "resume", "clean", "style", "max_pixels", "max_duration"
+)  # fmt: skip
+"""Options that another run of the same job may have otherwise; `style` counts as an input file.
+Inputs that the limits of this run refuse are refused before anything is compared."""
 
 
 def library_versions() -> dict[str, str]:
@@ -75,13 +78,14 @@ class JobDescription:
                 found.append(f"{role}: {new.path} has another content")
         for name in sorted(set(self.options) | set(now.options)):
             if name not in _NO_PART_IN_THE_RESULT:
-                found += _changed(name, self.options.get(name), now.options.get(name))
+                old_value, new_value = self.options.get(name), now.options.get(name)
+                found += _changed(f"--{name.replace('_', '-')}", old_value, new_value)
         if self.persona != now.persona:
-            found.append("persona: another one")
+            found.append("--persona: another one")
         for name in sorted(set(self.weights) | set(now.weights)):
             if self.weights.get(name) != now.weights.get(name):
-                found.append(f"checkpoint: {name} has other weights")
-        found += _changed("device", self.device, now.device)
+                found.append(f"--checkpoint: {name} has other weights")
+        found += _changed("--device", self.device, now.device)
         found += _changed("engine", self.engine, now.engine)
         for name in sorted(set(self.libraries) | set(now.libraries)):
             found += _changed(name, self.libraries.get(name), now.libraries.get(name))

@@ -210,8 +210,6 @@ def resumed_job(folder: JobFolder, target: Path, now: JobDescription, started: f
     for number in missing:
         folder.record(number).unlink(missing_ok=True)
     reused = frozenset(range(len(job.spans))) - missing
-    # the inputs are watched where they lie now, which may be another place
-    return replace(
-        job, description=replace(job.description, inputs=now.inputs), resumed=True, reused=reused,
-        started=started,
-    )  # fmt: skip
+    # the inputs are watched where they lie now, which may be another place, under today's limits
+    described = replace(job.description, inputs=now.inputs, options=now.options)
+    return replace(job, description=described, resumed=True, reused=reused, started=started)

@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import fields, replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from dubbing.errors import (
     AudioUnusable,
     DiskFull,
     InputChanged,
+    InputTooLarge,
     OptionInvalid,
     OutputBusy,
     OutputUnwritable,
@@ -213,6 +214,53 @@ def test_another_job_can_not_go_on_from_there(
     with pytest.raises(UnfinishedJob, match="schema 99"):
         dubber.dub(clip, speech, stopped, RESUME, persona)
     assert (state_path(stopped) / "segment-00000.video").exists()
+
+
+def test_options_that_change_no_picture_may_change(
+    dubber: Dubber, clip: Path, speech: Path, persona: Persona, stopped: Path, tmp_path: Path,
+    whole: tuple[Path, DubReport],
+) -> None:  # fmt: skip
+    """Raised limits, a report that is wanted now, leave to overwrite."""
+    again = replace(
+        RESUME, max_pixels=RESUME.max_pixels * 2, max_duration=RESUME.max_duration * 2,
+        report=tmp_path / "report.json", overwrite=True,
+    )  # fmt: skip
+    report = dubber.dub(clip, speech, stopped, again, persona)
+    assert report.segments is not None
+    assert report.segments.reused >= 1
+    assert stopped.read_bytes() == whole[0].read_bytes()
+    assert report.options["max_duration"] == again.max_duration
+    assert again.report is not None and again.report.exists()
+
+
+def test_limits_of_the_resumed_run_hold(
+    dubber: Dubber, clip: Path, speech: Path, persona: Persona, stopped: Path
+) -> None:
+    with pytest.raises(InputTooLarge):
+        dubber.dub(clip, speech, stopped, replace(RESUME, max_pixels=9), persona)
+    assert (state_path(stopped) / "segment-00000.video").exists()
+
+
+OTHERWISE: dict[str, object] = {
+    "length": "video", "tail": "original", "speaker": "0", "max_yaw": 40.0, "min_face": 50.0,
+    "min_confidence": 0.4, "min_sharpness": 0.3, "min_visible": 0.4, "style_strength": 1.1,
+    "adapt": True, "codec": "libx265", "crf": 20, "preset": "fast", "decoder": "nvdec",
+    "audio_codec": "aac", "segment_seconds": 0.5,
+}  # fmt: skip
+FREE = {"overwrite", "report", "resume", "clean", "max_pixels", "max_duration"}
+
+
+@pytest.mark.parametrize("name", [f.name for f in fields(DubOptions) if f.name not in FREE])
+def test_an_option_that_changes_the_result_is_named(
+    name: str, dubber: Dubber, clip: Path, speech: Path, persona: Persona
+) -> None:
+    """Whatever is not known to change nothing is refused; a style counts as an input."""
+    was = dubber._describe(clip, speech, PIECES, persona, {})
+    value = clip if name == "style" else OTHERWISE[name]
+    changed = replace(RESUME, **{name: value})
+    found = was.differences(dubber._describe(clip, speech, changed, persona, {}))
+    assert len(found) == 1
+    assert found[0].startswith("style file" if name == "style" else f"--{name.replace('_', '-')}:")
 
 
 def test_resume_without_a_state_starts(
