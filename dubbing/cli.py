@@ -24,6 +24,7 @@ from dubbing.face.limits import FaceLimits
 from dubbing.options import DubOptions, check_device_name
 from dubbing.options_cli import with_options
 from dubbing.progress import ProgressCallback
+from dubbing.speaker_choice import mapped
 from dubbing.stopping import StopSignals
 from dubbing.training.options import (
     GeometryTrainOptions,
@@ -100,19 +101,6 @@ def _progress(quiet: bool) -> Iterator[ProgressCallback]:
         yield _signals.watched(progress)
 
 
-def _mapped(items: list[str]) -> dict[str, str | Path]:
-    """{speaker: speech} of the values of --map."""
-    found: dict[str, str | Path] = {}
-    for item in items:
-        who, sign, path = item.partition("=")
-        if not sign or not path:
-            raise OptionInvalid(f"--map {item}: it has to be SPEAKER=AUDIO")
-        if who in found:
-            raise OptionInvalid(f"--map names speaker {who} twice")
-        found[who] = Path(path)
-    return found
-
-
 @app.command("run", no_args_is_help=True)
 @with_options(DubOptions)
 @_cancellable
@@ -146,10 +134,10 @@ def run_command(
 ) -> None:
     """Dub VIDEO with AUDIO, or several of its speakers with one speech each."""
     check_device_name(device)
-    mapped = _mapped(speeches or [])
-    if (audio is None) == (not mapped):
+    said = mapped(speeches or [])
+    if (audio is None) == (not said):
         raise OptionInvalid("give either AUDIO or one --map SPEAKER=AUDIO per speaker")
-    if (mapped and persona is not None) or (mix is not None and not mapped):
+    if (said and persona is not None) or (mix is not None and not said):
         raise OptionInvalid("--persona is for one speaker, --mix for several with --map")
     from dubbing.dubber import Dubber
     from dubbing.persona import Persona
@@ -158,7 +146,7 @@ def run_command(
     prepared = Persona.load(persona) if persona else None
     with _progress(quiet) as progress:
         if audio is None:
-            report = dubber.dub_speakers(video, mapped, output, options, mix, progress)
+            report = dubber.dub_speakers(video, said, output, options, mix, progress)
         else:
             report = dubber.dub(video, audio, output, options, prepared, progress)
     if not quiet:

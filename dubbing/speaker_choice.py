@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from dubbing.errors import OptionInvalid
@@ -48,3 +49,21 @@ class SpeakerChoice:
             hint="'dub inspect VIDEO' lists the face tracks with their numbers; 640,360@12.5 is "
             "the face at that pixel 12.5 s after the first frame",
         )
+
+
+def mapped(items: Iterable[str]) -> dict[str, str]:
+    """{speaker: speech} of values of `--map`, "SPEAKER=AUDIO" each.
+
+    Raises:
+        OptionInvalid: one is not of that form, names nobody, or a speaker twice.
+    """
+    found: dict[str, str] = {}
+    for item in items:
+        who, sign, path = item.partition("=")
+        if not sign or not path:
+            raise OptionInvalid(f"--map {item}: it has to be SPEAKER=AUDIO")
+        SpeakerChoice.parse(who)
+        if who in found:
+            raise OptionInvalid(f"--map names speaker {who} twice")
+        found[who] = path
+    return found

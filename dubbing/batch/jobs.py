@@ -16,9 +16,11 @@ from dubbing.batch import storage
 from dubbing.errors import BatchInvalid, OptionInvalid
 from dubbing.media.containers import CONTAINERS
 from dubbing.options import DubOptions, from_dict, to_dict
+from dubbing.speaker_choice import mapped
 
-NEEDED = ("video", "audio", "output")
-FILES = ("video", "audio", "persona", "style")  # inputs, relative to the folder of the jobs file
+NEEDED = ("video", "output")
+MAP = "map"  # in place of audio, where several speakers are dubbed
+FILES = ("video", "audio", "persona", "style", "mix")  # relative to the folder of the jobs file
 NOT_HERE = ("resume", "clean")  # options of a single run; a batch has its own resume
 OPTIONS = {item.name for item in dataclasses.fields(DubOptions)} - {"style", "report", *NOT_HERE}
 WORDS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
@@ -29,17 +31,21 @@ class Job:
     """One dub of a batch.
 
     Attributes:
-        video, audio, persona, style: local paths or URLs; see `dub run`.
+        video, audio, persona, style, mix: local paths or URLs; see `dub run`. `audio` is None
+            where several speakers are dubbed.
+        speeches: {speaker: speech} of these, as `dub run --map` has them; the field "map".
         output, report: names below the batch's output folder, "/" between folders.
         options: everything else of a dub.
         line: where the job was read, for messages.
     """
 
     video: str
-    audio: str
+    audio: str | None
     output: str
     persona: str | None = None
     style: str | None = None
+    mix: str | None = None
+    speeches: dict[str, str] = field(default_factory=dict)
     report: str | None = None
     options: DubOptions = field(default_factory=DubOptions)
     line: int = 0
@@ -49,8 +55,11 @@ class Job:
         values = {
             item.name: getattr(self, item.name)
             for item in dataclasses.fields(self)
-            if item.name not in ("options", "line")
+            if item.name not in ("options", "line", "mix", "speeches")
         }
+        # left out where a job has none, so that journals of older versions know their jobs
+        values |= {"mix": self.mix} if self.mix else {}
+        values |= {"speeches": dict(self.speeches)} if self.speeches else {}
         return values | {"options": to_dict(self.options)}
 
     @classmethod
@@ -70,7 +79,13 @@ class Job:
     @property
     def inputs(self) -> list[str]:
         """Locations that are read."""
-        return [place for name in FILES if (place := getattr(self, name))]
+        named = [place for name in FILES if (place := getattr(self, name))]
+        return named + list(self.speeches.values())
+
+    @property
+    def sound(self) -> str:
+        """What is heard in the result, as a person would name it."""
+        return self.audio or self.mix or " + ".join(self.speeches.values())
 
 
 class Faults:
@@ -132,8 +147,8 @@ def make_job(
     before = len(faults.found)
     own = {k: v for k, v in values.items() if k in OPTIONS}
     texts = {k: v for k, v in values.items() if k in (*FILES, "output", "report")}
-    for name in sorted(set(values) - set(own) - set(texts)):
-        known = ", ".join((*NEEDED, "persona", "style", "report", *sorted(OPTIONS)))
+    for name in sorted(set(values) - set(own) - set(texts) - {MAP}):
+        known = ", ".join((*NEEDED, *FILES[1:], MAP, "report", *sorted(OPTIONS)))
         faults.add(line, f"unknown field {name!r}; known are {known}")
     for name in NEEDED:
         if texts.get(name) in (None, ""):
@@ -141,13 +156,18 @@ def make_job(
     for name, value in texts.items():
         if value is not None and not isinstance(value, str):
             faults.add(line, f"{name} is {value!r}; it has to be text")
+    speeches = _speeches(values.get(MAP), line, faults)
     if len(faults.found) > before:
         return None
     given: dict[str, str | None] = {k: v or None for k, v in texts.items()}
+    _check_who(faults, line, given, speeches, own.get("adapt", defaults.adapt))
     for name in FILES:
         if place := given.get(name):
             given[name] = storage.resolve(place, base)
             _check(faults, line, storage.check_protocol, given[name])
+    speeches = {who: storage.resolve(place, base) for who, place in speeches.items()}
+    for place in speeches.values():
+        _check(faults, line, storage.check_protocol, place)
     _check_name(faults, line, "output", str(given["output"]), tuple(CONTAINERS))
     if given.get("report"):
         _check_name(faults, line, "report", str(given["report"]), (".json",))
@@ -159,7 +179,47 @@ def make_job(
     if defaults.style is not None:
         given.setdefault("style", storage.resolve(str(defaults.style), "."))
     options = dataclasses.replace(options, style=None, report=None)
-    return Job(**given, options=options, line=line)  # type: ignore[arg-type]
+    given.setdefault("audio", None)
+    return Job(**given, speeches=speeches, options=options, line=line)  # type: ignore[arg-type]
+
+
+def _speeches(value: Any, line: int, faults: Faults) -> dict[str, str]:
+    """{speaker: speech} of the field "map": an object, a list of "SPEAKER=AUDIO", or these in one
+    text with ";" between them."""
+    if value is None or value == "":
+        return {}
+    items = value
+    if isinstance(value, str):
+        items = [part.strip() for part in value.split(";") if part.strip()]
+    elif isinstance(value, dict):
+        items = [f"{who}={place}" for who, place in value.items() if isinstance(place, str)]
+        items = items if len(items) == len(value) else None
+    if not isinstance(items, list) or not items or not all(isinstance(i, str) for i in items):
+        faults.add(
+            line, f"{MAP} is {value!r}; it has to say SPEAKER=AUDIO for one or several speakers"
+        )
+        return {}
+    try:
+        return mapped(items)
+    except OptionInvalid as error:
+        faults.add(line, str(error))
+        return {}
+
+
+def _check_who(
+    faults: Faults, line: int, given: Mapping[str, str | None], speeches: object, adapt: object
+) -> None:
+    """A job is for one speaker or for several."""
+    if speeches and given.get("audio"):
+        faults.add(line, f"audio is for one speaker, {MAP} for several; give one of them")
+    if not speeches and not given.get("audio"):
+        faults.add(line, f"audio (or {MAP}, for several speakers) is missing")
+    if given.get("mix") and not speeches:
+        faults.add(line, f"mix is for several speakers, with {MAP}")
+    if speeches and given.get("persona"):
+        faults.add(line, f"persona is for one speaker; it can't be used with {MAP}")
+    if speeches and adapt is True:
+        faults.add(line, f"adapt is for one speaker; it can't be used with {MAP}")
 
 
 def check_names(jobs: Iterable[Job], faults: Faults) -> None:
@@ -215,7 +275,9 @@ def _csv_rows(text: str, faults: Faults) -> Iterator[tuple[int, dict[str, Any]]]
                 continue
             if names is None:
                 names = [name.strip() for name in cells]
-                if missing := [name for name in NEEDED if name not in names]:
+                missing = [name for name in NEEDED if name not in names]
+                missing += [] if {"audio", MAP} & set(names) else [f"audio or {MAP}"]
+                if missing:
                     faults.add(line, f"no column {', '.join(missing)}")
                     return
             elif len(cells) != len(names):

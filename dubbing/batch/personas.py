@@ -17,8 +17,8 @@ from dubbing.batch.tasks import PERSONA, Task
 
 
 def persona_key(job: Job) -> str:
-    """Jobs of one key have one persona; "" where the job brings its own."""
-    if job.persona is not None:
+    """Jobs of one key have one persona; "" where the job brings its own, or dubs several people."""
+    if job.persona is not None or job.speeches:
         return ""
     options = job.options
     facts = [job.video, options.speaker, options.adapt, astuple(options.face_limits)]

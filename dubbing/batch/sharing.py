@@ -28,8 +28,11 @@ def result_seconds(jobs: Sequence[Job]) -> dict[str, float]:
 
     found = {}
     for job in jobs:
-        video, audio = length(job.video), length(job.audio)
-        if video is not None and audio is not None:
+        video = length(job.video)
+        sounds = [job.audio or job.mix] if job.audio or job.mix else [*job.speeches.values()]
+        heard = [length(sound) for sound in sounds if sound]
+        if video is not None and None not in heard:
+            audio = max(seconds for seconds in heard if seconds is not None)
             choose = {"audio": audio, "video": video, "shortest": min(video, audio),
                       "longest": max(video, audio)}  # fmt: skip
             found[job.output] = choose[job.options.length]

@@ -9,8 +9,8 @@ import tempfile
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import replace
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -30,6 +30,33 @@ from dubbing.persona import Persona
 from dubbing.report import DubReport
 
 Done = TypeVar("Done")
+
+
+@dataclass(frozen=True)
+class _Given:
+    """What a job gives to the engine, all of it on the local disk.
+
+    Attributes:
+        audio: the speech, or {speaker: speech} of several speakers; mix: the result's sound then.
+        options: of the job, which goes on from where another try stopped.
+    """
+
+    video: Path
+    audio: Path | dict[str, str | Path]
+    mix: Path | None
+    output: Path
+    options: DubOptions
+    persona: Persona | None
+
+    def dub(self, dubber: Dubber, options: DubOptions) -> DubReport:
+        if isinstance(self.audio, dict):
+            return dubber.dub_speakers(self.video, self.audio, self.output, options, self.mix)
+        return dubber.dub(self.video, self.audio, self.output, options, self.persona)
+
+    def plan(self, dubber: Dubber, options: DubOptions) -> AbstractContextManager[PlannedJob]:
+        return dubber.plan(
+            self.video, self.audio, self.output, options, self.persona, sound=self.mix
+        )
 
 
 class Worker:
@@ -89,11 +116,9 @@ class Worker:
             shutil.rmtree(home, ignore_errors=True)
 
     def _dub(self, task: Task, job: Job, home: Path) -> dict[str, Any]:
-        video, audio, made, options, persona = self._arguments(task, job, home)
-        report = _resumed(
-            lambda asked: self.dubber.dub(video, audio, made, asked, persona), options
-        )
-        stored = storage.publish(made, task.target, task.replace)
+        given = self._given(task, job, home)
+        report = _resumed(lambda asked: given.dub(self.dubber, asked), given.options)
+        stored = storage.publish(given.output, task.target, task.replace)
         if job.report is not None:
             self._publish_report(report, job, task, home)
         return {
@@ -112,16 +137,16 @@ class Worker:
 
     def _plan(self, task: Task, job: Job, home: Path) -> dict[str, Any]:
         """Everything before the first frame; its state stays in `home` for SEGMENT and DUB."""
-        video, audio, made, options, persona = self._arguments(task, job, home)
+        given = self._given(task, job, home)
         facts: dict[str, Any] = {}
 
         def plan(asked: DubOptions) -> None:
-            with self.dubber.plan(video, audio, made, asked, persona) as planned:
+            with given.plan(self.dubber, asked) as planned:
                 facts.update(missing=planned.missing(), frames=planned.plan.count)
                 raise _StateKeptError
 
         try:
-            _resumed(plan, options)
+            _resumed(plan, given.options)
         except _StateKeptError:
             return facts
         raise RuntimeError("unreachable: plan() raises in any case")
@@ -154,26 +179,30 @@ class Worker:
             "frames": persona.frames,
         }
 
-    def _arguments(
-        self, task: Task, job: Job, home: Path
-    ) -> tuple[Path, Path, Path, DubOptions, Persona | None]:
-        """Video, audio, output, options and persona of the job, on the local disk."""
+    def _given(self, task: Task, job: Job, home: Path) -> _Given:
         video = storage.fetch(job.video, home / "video")
-        audio = storage.fetch(job.audio, home / "audio")
+        audio: Path | dict[str, str | Path] = {
+            who: storage.fetch(place, home / f"speech-{number}")
+            for number, (who, place) in enumerate(job.speeches.items())
+        }
+        if job.audio is not None:
+            audio = storage.fetch(job.audio, home / "audio")
+        mix = storage.fetch(job.mix, home / "mix") if job.mix else None
         # the file in `home` is nobody's but the batch's
         options = replace(job.options, overwrite=True, resume=True, clean=False)
         if job.style is not None:
             options = replace(options, style=storage.fetch(job.style, home / "style"))
-        given = job.persona or task.persona
-        persona = Persona.load(storage.fetch(given, home / "persona")) if given else None
-        return video, audio, home / storage.base_name(task.target), options, persona
+        known = job.persona or task.persona
+        persona = Persona.load(storage.fetch(known, home / "persona")) if known else None
+        output = home / storage.base_name(task.target)
+        return _Given(video, audio, mix, output, options, persona)
 
     def _publish_report(self, report: DubReport, job: Job, task: Task, home: Path) -> None:
         """The report names what the job named, not the worker's temporary files."""
         named = replace(
             report,
             video=replace(report.video, path=job.video),
-            audio=replace(report.audio, path=job.audio),
+            audio=replace(report.audio, path=job.sound),
             output=replace(report.output, path=task.target),
         )
         made = home / "report.json"

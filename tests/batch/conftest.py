@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
-from batch_samples import Alone, write_clip, write_speech
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "face"))  # people_samples
+
+from batch_samples import Alone, write_clip, write_pair, write_speech
 
 
 @pytest.fixture(scope="session")
 def alone(inputs: Path, tmp_path_factory: pytest.TempPathFactory) -> Alone:
     return Alone(inputs, tmp_path_factory.mktemp("alone"))
+
+
+@pytest.fixture(scope="session")
+def pair(inputs: Path) -> Path:
+    """Two people side by side, among the inputs."""
+    return write_pair(inputs / "pair.mp4")
 
 
 @pytest.fixture(scope="session")

@@ -91,7 +91,70 @@ def test_every_fault_of_a_csv_file_is_told_with_its_line(tmp_path: Path) -> None
     )
     assert [row.strip().split(":")[0] for row in faults(path)] == ["line 2", "line 3", "line 4"]
     path.write_text("video,output\na.mp4,b.mp4\n")
-    assert "no column audio" in faults(path)[0]
+    assert "no column audio or map" in faults(path)[0]
+
+
+SEVERAL = {"video": "talk.mp4", "output": "talk.mp4"}
+
+
+def test_several_speakers_of_one_video(tmp_path: Path) -> None:
+    said = {"0": "anna.wav", "640,200@3": "memory://bucket/ben.wav"}
+    path = write_jobs(
+        tmp_path / "jobs.jsonl",
+        [
+            {**SEVERAL, "map": said, "mix": "final.wav", "length": "video"},
+            {**SEVERAL, "output": "b.mp4", "map": ["0=anna.wav", "1=odd=name.wav"]},
+        ],
+    )
+    first, second = read_jobs(path)
+    anna = str(tmp_path / "anna.wav")
+    assert first.audio is None
+    assert first.speeches == {"0": anna, "640,200@3": "memory://bucket/ben.wav"}
+    assert first.mix == str(tmp_path / "final.wav")
+    assert first.inputs == [first.video, first.mix, *first.speeches.values()]
+    assert second.speeches == {"0": anna, "1": str(tmp_path / "odd=name.wav")}
+    assert dataclasses.replace(Job.from_dict(first.to_dict()), line=1) == first
+    assert len({first.digest, second.digest, dataclasses.replace(first, mix=None).digest}) == 3
+
+
+def test_several_speakers_in_a_table(tmp_path: Path) -> None:
+    path = tmp_path / "jobs.csv"
+    path.write_text(
+        'video,map,mix,output\ntalk.mp4,"0=anna.wav; 64,20@3=ben.wav",,talk.mp4\n'
+        "talk.mp4,0=anna.wav,final.wav,alone.mp4\n"
+    )
+    first, second = read_jobs(path)
+    assert {who: Path(p).name for who, p in first.speeches.items()} == {
+        "0": "anna.wav", "64,20@3": "ben.wav"
+    }  # fmt: skip
+    assert (first.mix, Path(str(second.mix)).name) == (None, "final.wav")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ({"audio": "a.wav", "map": {"0": "b.wav"}}, "give one of them"),
+        ({}, "audio"),
+        ({"map": {}}, "SPEAKER=AUDIO"),
+        ({"map": 3}, "SPEAKER=AUDIO"),
+        ({"map": {"0": 5}}, "SPEAKER=AUDIO"),
+        ({"map": ["0"]}, "SPEAKER=AUDIO"),
+        ({"map": ["0=a.wav", "0=b.wav"]}, "twice"),
+        ({"map": {"left": "a.wav"}}, "left"),
+        ({"map": {"0": "nowhere://x/a.wav"}}, "nowhere"),
+        ({"audio": "a.wav", "mix": "m.wav"}, "mix"),
+        ({"map": {"0": "a.wav"}, "mix": 4}, "mix"),
+        ({"map": {"0": "a.wav"}, "persona": "p.persona"}, "persona"),
+        ({"map": {"0": "a.wav"}, "adapt": True}, "adapt"),
+    ],
+)
+def test_contradictions_of_several_speakers_are_told(
+    wrong: dict[str, object], words: str, tmp_path: Path
+) -> None:
+    path = write_jobs(tmp_path / "jobs.jsonl", [GOOD, {**SEVERAL, "output": "x.mp4", **wrong}])
+    (fault,) = faults(path)
+    assert fault.strip().startswith("line 2:")
+    assert words in fault
 
 
 def test_file_without_jobs_and_file_that_is_not_there(tmp_path: Path) -> None:
