@@ -401,14 +401,13 @@ class Dubber:
     ) -> DubReport | None:
         """The report of this very job, where an earlier run was stopped after its last step."""
         folder = JobFolder(state_path(output))
-        if not (options.resume and folder.report.is_file() and folder.planned):
+        if not (options.resume and folder.report.is_file()):
             return None
-        job = Job.load(folder.path, Path(output).absolute())
-        report = finished_report(job)
         speeches = audio if isinstance(audio, dict) else {}
-        heard = (sound or folder.sound) if isinstance(audio, dict) else audio
+        heard = sound if isinstance(audio, dict) else audio
         described = self._describe(video, heard, options, persona, speeches)
-        if report is None or job.description.differences(described):
+        report = finished_report(folder, Path(output).absolute(), described)
+        if report is None:
             return None
         clean_state(output)
         if options.report is not None:
@@ -418,12 +417,12 @@ class Dubber:
     def _describe(
         self,
         video: str | Path,
-        audio: str | Path,
+        audio: str | Path | None,
         options: DubOptions,
         persona: Persona | None,
         speeches: Mapping[str, str | Path],
     ) -> JobDescription:
-        files = [("video", video), ("audio", audio)]
+        files = [("video", video)] + ([("audio", audio)] if audio is not None else [])
         files += [(SPEECH_OF + who, path) for who, path in speeches.items()]
         files += [("style", options.style)] if options.style is not None else []
         return JobDescription(

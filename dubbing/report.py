@@ -6,7 +6,7 @@ import dataclasses
 import errno
 import json
 import os
-import tempfile
+import secrets
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -232,10 +232,13 @@ def save_bytes(path: str | Path, data: bytes) -> None:
     """
     path = Path(path)
     try:
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=".dub-") as folder:
-            part = Path(folder) / path.name
+        # a file, not a folder: what a killed process leaves has to be easy to remove
+        part = path.with_name(f".dub-{secrets.token_hex(4)}.part")
+        try:
             part.write_bytes(data)
             os.replace(part, path)
+        finally:
+            part.unlink(missing_ok=True)
     except OSError as error:
         if error.errno == errno.ENOSPC:
             raise DiskFull("no room left on the disk", path=path) from error

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import os
 import resource
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 from dubbing.checksums import file_sha256
 from dubbing.errors import DubbingError, OutputUnwritable
+from dubbing.job.description import JobDescription
+from dubbing.job.folder import JobFolder
+from dubbing.job.inputs import InputFile
 from dubbing.job.job import Job
 from dubbing.job.joining import Piece, join_segments
 from dubbing.job.segments import SegmentRecord
@@ -87,14 +90,28 @@ def finish_job(job: Job, checkpoint: str, notes: list[str], overwrite: bool) -> 
     return report
 
 
-def finished_report(job: Job) -> DubReport | None:
-    """The report of a job whose result lies at its place already; None where it does not."""
+def finished_report(folder: JobFolder, target: Path, now: JobDescription) -> DubReport | None:
+    """The report of the job that `now` describes, where its result lies at its place already and
+    only its state was not removed, or not all of it; else None."""
     try:
-        report = DubReport.from_dict(json.loads(job.folder.report.read_text()))
-        done = report.checksums["output"] == file_sha256(job.target)
+        report = DubReport.from_dict(json.loads(folder.report.read_text()))
+        done = report.checksums["output"] == file_sha256(target)
     except (OSError, ValueError, KeyError):
         return None
-    return report if done else None
+    roles = report.checksums.keys() - {"output", "persona"}
+    if now.input("audio") is None:  # the mix of the speeches, which are inputs themselves
+        roles -= {"audio"}
+    then = replace(
+        now,
+        inputs=tuple(InputFile(role, "", 0, 0, report.checksums[role]) for role in roles),
+        options=report.options,
+        persona=report.checksums.get("persona", ""),
+        weights=report.checkpoint.sha256,
+        device=report.device,
+        engine=report.engine_version,
+        libraries=report.libraries,
+    )
+    return report if done and not then.differences(now) else None
 
 
 def _require_folder(job: Job, error: Exception) -> None:
@@ -149,7 +166,7 @@ def _report(
             names, sound.codec, sound.sample_rate, sound.channels,
             float(job.findings.audio_seconds),
         ),
-        output=dataclasses.replace(
+        output=replace(
             source, path=str(job.target), frames=plan.count, duration_s=float(plan.duration),
             start_s=float(mixed.video_start), codec=job.options.codec,
         ),
@@ -181,7 +198,8 @@ def _report(
         adaptation=learned.facts() if learned else None,
         sync_offset_s=None if learned is None or learned.lag is None else learned.lag / 25,
         segments=SegmentFacts(len(records), len(job.reused)),
-        checksums={item.role: item.sha256 for item in description.inputs},
+        checksums={item.role: item.sha256 for item in description.inputs}
+        | ({"persona": description.persona} if description.persona else {}),
         libraries=description.libraries,
     )  # fmt: skip
 

@@ -132,10 +132,11 @@ class JobFolder:
             log.warning("%s: not removed: %s", self.path, error.strerror)
 
     def _remove(self, keep: set[str]) -> None:
+        # the description first: without it the rest counts as nothing. The report last but for the
+        # lock: it knows that the result is at its place
+        order = {self.job.name: -1, self.report.name: 1, self.lock.name: 2}
         with suppress(FileNotFoundError):
-            names = os.listdir(self.path)
-            # the description first: without it the rest counts as nothing
-            for name in sorted(names, key=lambda name: (name != self.job.name, name)):
+            for name in sorted(os.listdir(self.path), key=lambda name: (order.get(name, 0), name)):
                 if _OURS.fullmatch(name) and name not in keep:
                     (self.path / name).unlink(missing_ok=True)
 
