@@ -14,7 +14,8 @@ from torch import Tensor
 from dubbing.errors import NoFaceFound, OptionInvalid
 from dubbing.face.appearance import FaceSampler
 from dubbing.face.faults import confidence, covered, frame_faults
-from dubbing.face.limits import AWAY, DISSOLVE, FLASH, NO_FACE, FaceLimits
+from dubbing.face.limits import AWAY, DISSOLVE, FLASH, NO_FACE, OVERLAPPED, FaceLimits
+from dubbing.face.overlaps import hidden_frames
 from dubbing.face.rows import LandmarkRows
 from dubbing.face.tracker import FaceTrack, FaceTracker
 from dubbing.geometry.fit import FaceFit, fit_track
@@ -159,6 +160,15 @@ def fit_speaker(
         for own_fit, track in zip(fits, tracks, strict=True)
         for fault in frame_faults(own_fit, track.landmarks, limits, track.sharp, track.visible)
     ]
+    limits = limits or FaceLimits()
+    if limits.min_visible > -1:
+        hidden = [hidden_frames(track, faces.tracks) for track in tracks]
+        where = [
+            frame in hid
+            for track, hid in zip(tracks, hidden, strict=True)
+            for frame in track.frames
+        ]
+        bad = [fault or (OVERLAPPED if hid else "") for fault, hid in zip(bad, where, strict=True)]
     seen = [(frame, track.id) for track in tracks for frame in track.frames]
     reasons = _unseen(faces)
     for (frame, _), fault in zip(seen, bad, strict=True):

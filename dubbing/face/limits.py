@@ -9,6 +9,7 @@ AWAY = "the speaker is not in the picture"
 UNSURE = "face tracked badly"
 BLURRED = "face blurred"
 COVERED = "mouth covered"
+OVERLAPPED = "another face may be before it"
 DISSOLVE = "dissolve between shots"
 FLASH = "flash, or a shot of a few frames"
 

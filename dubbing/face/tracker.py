@@ -11,11 +11,15 @@ from dubbing.closing import Closing
 from dubbing.face.appearance import FaceSampler, sharpness
 from dubbing.face.detector import FaceBox, FaceDetector
 from dubbing.face.landmarks import FaceMesher, landmark_box
+from dubbing.face.overlaps import Overlap, find_overlaps
 from dubbing.face.rows import LandmarkRows, face_sides
 from dubbing.face.shots import FLASH, ShotDetector
 
 DETECT_EVERY = 10  # frames between full detections while every track is held
 MIN_IOU = 0.3  # of a track's last box with the new one
+ONE_FACE = 0.5  # IoU above which two tracks have found one face: another was hidden behind it
+SURELY = 2.0  # times nearer to the one track than to the next one where either may own a face
+COAST = 5  # frames for which a lost face is taken to move on as before
 MAX_GAP = 25  # frames a lost face may be away and keep its id within a shot
 MIN_TRACK = 3  # frames; shorter tracks are flicker of the detector
 PATTERN_BLOCK = 2000  # frames whose appearance is compared and then forgotten
@@ -29,6 +33,7 @@ class FaceTrack:
         sharp: per frame, see `appearance.sharpness`; empty where the tracker had no sampler.
         visible: per frame, see `FaceSampler.visibility`; empty without a sampler, complete once
             the track is closed.
+        overlaps: {frame: how far} of the frames in which it overlaps with another face.
     """
 
     id: int
@@ -37,6 +42,7 @@ class FaceTrack:
     landmarks: LandmarkRows = field(default_factory=LandmarkRows)
     sharp: list[float] = field(default_factory=list)
     visible: list[float] = field(default_factory=list)
+    overlaps: dict[int, Overlap] = field(default_factory=dict)
     _samples: list[NDArray[np.uint8]] = field(default_factory=list, repr=False)
 
     @property
@@ -52,6 +58,17 @@ class FaceTrack:
     def weight(self) -> float:
         """Face area times presence: the 'largest' speaker has the greatest."""
         return self.mean_side**2 * len(self.frames)
+
+    def surprise(self, frame: int, points: NDArray[np.float32]) -> float:
+        """How far `points` in video frame `frame` are from where this face would be if it had
+        moved on as before: mean distance in sides of its box."""
+        last = self.landmarks[-1][:, :2]
+        gap = frame - self.frames[-1]
+        moved = np.zeros(2, np.float32)
+        if len(self.frames) > 1 and self.frames[-1] - self.frames[-2] == 1:
+            moved = (last - self.landmarks[-2][:, :2]).mean(0) * min(gap, COAST)
+        away = np.linalg.norm(points[:, :2] - last - moved, axis=1)
+        return float(away.mean()) / max(self.box.side, 1.0)
 
     def stacked(self) -> NDArray[np.float32]:
         """Landmarks [T, 478, 3], all at once: 5.7 kB per frame."""
@@ -95,6 +112,8 @@ class FaceTrack:
             part.landmarks.append(self.landmarks[k])
             if self.sharp:
                 part.sharp.append(self.sharp[k])
+            if frame in self.overlaps:
+                part.overlaps[frame] = self.overlaps[frame]
             if k < known:
                 part.visible.append(self.visible[k])
             elif self._samples:
@@ -145,14 +164,16 @@ class FaceTracker(Closing):
         if change.cut:
             self._cut()
         held = [t for t in self._open if t.frames[-1] == self._index - 1]
-        lost = []
-        for track in held:
-            if not self._extend(track, rgb, track.box):
-                lost.append(track)
+        found = self._followed(held, rgb)
+        for track, points in found:
+            track.take(self._index, points, rgb, self._sampler)
         self._since_detection += 1
-        if lost or not held or self._since_detection >= DETECT_EVERY:
+        if len(found) < len(held) or not held or self._since_detection >= DETECT_EVERY:
             self._since_detection = 0
             self._detect(rgb)
+        here = [t for t in self._open if t.frames[-1] == self._index]
+        for k, overlap in find_overlaps([t.landmarks[-1] for t in here]).items():
+            here[k].overlaps[self._index] = overlap
         stale = [t for t in self._open if self._index - t.frames[-1] > MAX_GAP]
         self._end(stale)
         self._open = [t for t in self._open if t not in stale]
@@ -208,12 +229,42 @@ class FaceTracker(Closing):
             track.close(self._sampler)
         self._closed += tracks
 
-    def _extend(self, track: FaceTrack, rgb: NDArray[np.uint8], box: FaceBox) -> bool:
+    def _followed(
+        self, held: list[FaceTrack], rgb: NDArray[np.uint8]
+    ) -> list[tuple[FaceTrack, NDArray[np.float32]]]:
+        """Tracks of the last frame with their landmarks in this one.
+
+        Where a face goes behind another the mesh network finds the nearer one in both places. It
+        belongs to the track that it surprises less; the other one is lost for now. So it is where
+        it was found for one track, but lies where a face that was lost just now would be.
+        """
+        seen = [(track, self._points(rgb, track.box)) for track in held]
+        found = sorted(
+            ((track.surprise(self._index, points), track, points)
+             for track, points in seen if points is not None),
+            key=lambda item: item[0],
+        )  # fmt: skip
+        away = [t for t in self._open if t not in held]
+        kept: list[tuple[FaceTrack, NDArray[np.float32]]] = []
+        for surprise, track, points in found:
+            box = landmark_box(points)
+            if any(landmark_box(other).iou(box) > ONE_FACE for _, other in kept):
+                continue
+            if any(
+                t.box.iou(box) > MIN_IOU and t.surprise(self._index, points) < surprise
+                for t in away
+            ):
+                continue
+            kept.append((track, points))
+        order = {id(track): k for k, track in enumerate(held)}
+        return sorted(kept, key=lambda item: order[id(item[0])])
+
+    def _points(self, rgb: NDArray[np.uint8], box: FaceBox) -> NDArray[np.float32] | None:
+        """Landmarks of the face in a box, None where it is not there."""
         points = self._mesher.landmarks(rgb, box)
         if points is None or landmark_box(points).iou(box) < MIN_IOU:
-            return False
-        track.take(self._index, points, rgb, self._sampler)
-        return True
+            return None
+        return points
 
     def _detect(self, rgb: NDArray[np.uint8]) -> None:
         now = [t for t in self._open if t.frames[-1] == self._index]
@@ -221,12 +272,14 @@ class FaceTracker(Closing):
         for box in self._detector.detect(rgb):
             if any(t.box.iou(box) > MIN_IOU for t in now):
                 continue
-            points = self._mesher.landmarks(rgb, box)
-            if points is None or landmark_box(points).iou(box) < MIN_IOU:
+            points = self._points(rgb, box)
+            if points is None:
                 continue
             found = landmark_box(points)
-            track = max(away, key=lambda t: t.box.iou(found), default=None)
-            if track is None or track.box.iou(found) < MIN_IOU / 3:
+            if any(t.box.iou(found) > ONE_FACE for t in now):
+                continue
+            track = self._owner(away, points)
+            if track is None:
                 track = FaceTrack(self._next_id, self._shot)
                 self._next_id += 1
                 self._open.append(track)
@@ -234,6 +287,17 @@ class FaceTracker(Closing):
                 away.remove(track)
             track.take(self._index, points, rgb, self._sampler)
             now.append(track)
+
+    def _owner(self, away: list[FaceTrack], points: NDArray[np.float32]) -> FaceTrack | None:
+        """The lost face that is back, None for a new one or where two could be it."""
+        found = landmark_box(points)
+        near = [t for t in away if t.box.iou(found) >= MIN_IOU / 3]
+        near.sort(key=lambda t: t.surprise(self._index, points))
+        if len(near) > 1:
+            first, second = (t.surprise(self._index, points) for t in near[:2])
+            if first * SURELY > second:
+                return None
+        return near[0] if near else None
 
     def finish(self) -> list[FaceTrack]:
         """Every track of at least MIN_TRACK frames, in order of id."""

@@ -12,10 +12,10 @@ import av
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from people_samples import other_person, small_puppet
 
 from dubbing.demo import demo_pose, demo_puppet, demo_speech
 from dubbing.dubber import Dubber
+from dubbing.evaluation.cases.people import other_person, small_puppet
 from dubbing.media.audio import decode_audio
 from dubbing.options import DubOptions
 

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "face"))  # people_samples
-
 from batch_samples import Alone, write_clip, write_pair, write_speech
 
 

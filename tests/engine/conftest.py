@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,8 +16,6 @@ from dubbing.demo import demo_pose, demo_puppet
 from dubbing.dubber import Dubber
 from dubbing.persona import Persona
 from dubbing.progress import StageProgress
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "face"))  # people_samples
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -9,12 +9,12 @@ import pytest
 import torch
 from engine_samples import write_clip
 from numpy.typing import NDArray
-from people_samples import covering, landmarks_of, other_person, small_puppet
 
 from dubbing.analysis import VideoFaces, easing, find_faces, fit_speaker
 from dubbing.demo import demo_pose, demo_speech
 from dubbing.dubber import Dubber
 from dubbing.errors import NoFaceFound
+from dubbing.evaluation.cases.people import covering, landmarks_of, other_person, small_puppet
 from dubbing.face.limits import AWAY, COVERED, DISSOLVE, NO_FACE, FaceLimits
 from dubbing.face.tracker import FaceTrack
 from dubbing.geometry.pose import apply_pose

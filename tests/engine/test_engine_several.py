@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 from engine_samples import write_clip, write_speech
 from numpy.typing import NDArray
-from people_samples import other_person, small_puppet
 
 from dubbing.cli import main
 from dubbing.demo import demo_pose
 from dubbing.dubber import Dubber
 from dubbing.errors import OptionInvalid
+from dubbing.evaluation.cases.people import other_person, small_puppet
 from dubbing.media.audio import decode_audio
 from dubbing.media.mixing import CEILING
 from dubbing.media.planes import plane_view

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from people_samples import covering, landmarks_of, other_person, small_puppet
 
 from dubbing.demo import demo_pose
+from dubbing.evaluation.cases.people import covering, landmarks_of, other_person, small_puppet
 from dubbing.face.appearance import MIN_PATTERN, FaceSampler, sharpness
 from dubbing.face.faults import confidence, covered, frame_faults
 from dubbing.face.limits import BLURRED, COVERED, UNSURE, FaceLimits

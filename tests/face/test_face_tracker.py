@@ -8,8 +8,8 @@ import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from people_samples import other_person
 
+from dubbing.evaluation.cases.people import other_person
 from dubbing.face import tracker as tracking
 from dubbing.face.landmarks import landmark_box
 from dubbing.face.shots import FLASH, ShotDetector

@@ -14,6 +14,7 @@ MODULES = (
     "sounds",
     "lengths",
     "extras",
+    "faces",
     "hostile",
     "weight_files",
 )
