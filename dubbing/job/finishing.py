@@ -18,10 +18,11 @@ from dubbing.job.inputs import InputFile
 from dubbing.job.job import Job
 from dubbing.job.joining import Piece, join_segments
 from dubbing.job.segments import SegmentRecord
-from dubbing.media.encoders import encoding_losses
+from dubbing.media.encoders import encoding_losses, tag_losses
+from dubbing.media.ffmpeg import writes_hdr
 from dubbing.media.mux import MuxResult, mux
 from dubbing.media.output import check_output, disk_errors
-from dubbing.media.probe import require_audio
+from dubbing.media.probe import probe, require_audio
 from dubbing.media.reader import VideoReader
 from dubbing.media.writer import codec_muxer
 from dubbing.report import (
@@ -160,6 +161,7 @@ def _report(
     reused = sum(record.seconds for record in records if record.number in job.reused)
     earlier = sum(stage.seconds for stage in job.findings.stages) if job.resumed else 0.0
     learned = job.persona.adaptation
+    light, made = reader.video.hdr, probe(mixed.path, None).video
     return DubReport(
         video=source,
         audio=SoundFacts(
@@ -193,6 +195,8 @@ def _report(
                 reader.video.pix_fmt, job.options.codec, reader.video.width, reader.video.height,
                 job.target.suffix.lower(),
             ),
+            *(light.losses(job.options.codec, writes_hdr()) if light else []),
+            *(tag_losses(reader.video, made) if made else []),
             *notes,
         ],
         adaptation=learned.facts() if learned else None,

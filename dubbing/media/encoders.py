@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from fractions import Fraction
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import av
 import cv2
 
 from dubbing.errors import OptionInvalid
-from dubbing.media.pixels import has_alpha, is_rgb, layout_of, native_format
+from dubbing.media.pixels import UNSPECIFIED, has_alpha, is_rgb, layout_of, native_format
+
+if TYPE_CHECKING:
+    from dubbing.media.probe import VideoStreamInfo
 
 OFFERED = (
     "libx264",
@@ -166,6 +169,23 @@ def encoding_losses(source: str, codec: str, width: int, height: int, suffix: st
     if is_rgb(source) and not is_rgb(target):
         losses.append(f"{codec} stores RGB as {target}")
     return losses
+
+
+def tag_losses(source: VideoStreamInfo, result: VideoStreamInfo) -> list[str]:
+    """What the result does not say of its colours although the source does, in words."""
+    if is_rgb(source.pix_fmt) or is_rgb(result.pix_fmt):
+        return []
+    names = {
+        "color_space": "matrix", "color_primaries": "primaries", "color_trc": "transfer"
+    }  # fmt: skip
+    lost = [
+        f"{word} {getattr(source, name)} is read as {getattr(result, name)}"
+        for name, word in names.items()
+        if getattr(source, name) not in (UNSPECIFIED, getattr(result, name))
+    ]
+    if not lost:
+        return []
+    return [f"{result.codec} in this container does not keep the colour tags: {', '.join(lost)}"]
 
 
 def choose_pix_fmt(source: str, codec: str, width: int, height: int) -> str:

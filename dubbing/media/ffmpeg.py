@@ -7,6 +7,7 @@ through PyAV. The command is always an argument list, never a shell string.
 from __future__ import annotations
 
 import logging
+import re
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -44,6 +45,21 @@ def ffmpeg_binary() -> str:
             f"no ffmpeg program was found: {error}",
             hint="install ffmpeg, or reinstall the imageio-ffmpeg package",
         ) from error
+
+
+@lru_cache(maxsize=8)
+def knows_option(name: str) -> bool:
+    """Whether the ffmpeg program has a command-line option of that name."""
+    done = subprocess.run(
+        [ffmpeg_binary(), "-hide_banner", "-h", "long"],
+        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+    )  # fmt: skip
+    return re.search(rf"^-{re.escape(name)}\b", done.stdout, re.MULTILINE) is not None
+
+
+def writes_hdr() -> bool:
+    """Whether the ffmpeg program can write HDR10 metadata into containers."""
+    return knows_option("mastering_display") and knows_option("content_light")
 
 
 def run_ffmpeg(stream_or_args: Any | Sequence[str], *, path: str | Path | None = None) -> str:

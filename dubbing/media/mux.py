@@ -27,7 +27,7 @@ from dubbing.media.containers import (
     choose_audio,
     rules_for,
 )
-from dubbing.media.ffmpeg import run_ffmpeg
+from dubbing.media.ffmpeg import run_ffmpeg, writes_hdr
 from dubbing.media.opening import FORMATS, PROTOCOLS, existing_file
 from dubbing.media.output import atomic_output, check_output, disk_errors, require_free_space
 from dubbing.media.pixels import has_alpha
@@ -194,7 +194,11 @@ def _command(job: _Job, temporary: Path, extra: dict[str, str]) -> list[str]:
     """ffmpeg's arguments. Inputs: 0 the picture, 1 the sound, 2 the source."""
     speech = job.sound.audio[0]
     sound_offset = job.start - audio_start(job.sound.path)
-    picture = ffmpeg.input(_file(job.picture), itsoffset=_seconds(-job.shift), **_OWN_CONTENT)
+    light = job.source.video.hdr if job.source.video else None
+    boxed = light.muxer_options() if light is not None and writes_hdr() else {}
+    picture = ffmpeg.input(
+        _file(job.picture), itsoffset=_seconds(-job.shift), **_OWN_CONTENT, **boxed
+    )
     sound = ffmpeg.input(_file(job.sound), itsoffset=_seconds(sound_offset), **_OWN_CONTENT)
     options: dict[str, Any] = {
         "c": "copy",

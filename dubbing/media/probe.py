@@ -17,6 +17,7 @@ from av.video.stream import VideoStream
 from dubbing.errors import MediaFailed, NoAudioStream, NotAVideo
 from dubbing.media.decoders import video_decoder
 from dubbing.media.fields import field_order, is_interlaced
+from dubbing.media.hdr import HdrMetadata, hdr_metadata
 from dubbing.media.limits import DEFAULT_LIMITS, Limits
 from dubbing.media.opening import damage, open_input
 from dubbing.media.rotation import DisplayMatrix, display_matrix, rotation_of, upright_size
@@ -61,6 +62,7 @@ class VideoStreamInfo:
     color_trc: int = 2
     field_order: int = 0
     """ffmpeg's AVFieldOrder, see `dubbing.media.fields`"""
+    hdr: HdrMetadata | None = None
 
     @property
     def display_size(self) -> tuple[int, int]:
@@ -264,6 +266,7 @@ def _video_info(
         color_primaries=int(frame.color_primaries),
         color_trc=int(frame.color_trc),
         field_order=field_order(decoder, frame),
+        hdr=hdr_metadata(frame),
     )
 
 

@@ -24,6 +24,7 @@ from dubbing.media.encoders import (
     video_encoder,
 )
 from dubbing.media.fields import FieldMarker, code_fields
+from dubbing.media.hdr import merged_options
 from dubbing.media.index import FALLBACK_RATE
 from dubbing.media.output import disk_errors
 from dubbing.media.pixels import FULL, LIMITED, UNSPECIFIED, has_alpha, is_rgb, matrix_code
@@ -47,7 +48,8 @@ FIELD_CODECS = ("h264", "mpeg2video", "mpeg4", "prores", "ffv1")
 
 
 class VideoWriter:
-    """Encodes frames of the source's size with the source's time base, colour tags and rotation.
+    """Encodes frames of the source's size with the source's time base, colour tags, rotation and
+    HDR10 metadata.
 
     Use as a context manager; leaving it by an exception leaves an unfinished file behind, so
     `path` should lie in a temporary folder. The extension of `path` does not matter.
@@ -102,7 +104,9 @@ class VideoWriter:
         if like.display_matrix is not None and self.container_format == "nut":
             raise OptionInvalid(f"{codec} can't be written with the source's rotation")
         quality = quality_options(codec, crf, preset) | profile_options(codec, self.pix_fmt)
-        quality |= options or {}
+        if like.hdr is not None:
+            quality = merged_options(quality, like.hdr.encoder_options(codec))
+        quality = merged_options(quality, options or {})
         with disk_errors(self.path):
             self._container = av.open(
                 str(self.path), "w", format=self.container_format,

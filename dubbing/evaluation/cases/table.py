@@ -9,6 +9,7 @@ from dubbing.evaluation.cases.registry import Case, entered
 MODULES = (
     "times",
     "pictures",
+    "hdr",
     "alpha",
     "codecs",
     "sounds",
