@@ -9,8 +9,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-POSE_SIZE = 6
-
 
 def rotation_matrix(vector: Tensor) -> Tensor:
     """Rotation vectors [..., 3] (radians) to matrices [..., 3, 3] (Rodrigues)."""

@@ -70,12 +70,6 @@ class FrameIndex:
         """Seconds from the first frame's start to the last frame's end."""
         return (self.pts[-1] - self.pts[0] + self.last_duration) * self.time_base
 
-    def frame_duration(self, index: int) -> Fraction:
-        """Seconds for which frame `index` stands."""
-        if index == self.count - 1:
-            return self.last_duration * self.time_base
-        return (self.pts[index + 1] - self.pts[index]) * self.time_base
-
     def find(self, pts: int) -> int | None:
         """Index of the frame with exactly this PTS."""
         place = bisect_left(self.pts, pts)

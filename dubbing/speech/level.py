@@ -50,8 +50,3 @@ def level_gain(samples: Tensor) -> float:
     silence."""
     level = active_rms(samples)
     return 1.0 if level < SILENCE_RMS else min(TARGET_RMS / level, MAX_GAIN)
-
-
-def normalise_level(samples: Tensor) -> Tensor:
-    """[N] samples times their `level_gain`; the result is not limited to full scale."""
-    return samples.float() * level_gain(samples)

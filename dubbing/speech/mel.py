@@ -19,7 +19,6 @@ SAMPLE_RATE = 16000  # Hz
 WINDOW = 400  # samples, 25 ms
 HOP = 160  # samples, 10 ms
 MEL_BINS = 80
-MEL_RATE = SAMPLE_RATE // HOP  # 100 frames per second
 DYNAMIC_RANGE = 8.0  # decades of power below the loudest bin
 FLOOR = 1e-10  # smallest power before the logarithm
 BLOCK_FRAMES = 6000  # frames transformed at once (1 min): bounds the memory of the transform
