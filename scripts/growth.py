@@ -1,12 +1,17 @@
 """What grows with the length of a film: peak memory of every stage but rendering, per minute.
 
     python scripts/growth.py [--minutes 2 8] [--film 120] [--rate 25] [--output DIR]
+    python scripts/growth.py --sound 1 [--output DIR]
 
 Rendering holds a segment at a time and is measured end to end by scripts/memory.py. The other
 stages get made input of two lengths here: landmarks of a moving face through the fit, speech
 through stage 1, and the files and tables of a planned job. Each runs in a process of its own; the
 difference of their largest resident memories is the growth per minute, from which the need of a
 film of --film minutes is told.
+
+--sound measures the path of the sound instead, on that many hours of 192-kHz 7.1 FLAC beside a
+small picture: hearing it (a streamed resample to 16 kHz mono), stage 1 on what was heard, copying
+it into Matroska, and encoding it once as AAC; the last two with what ffmpeg itself takes.
 """
 
 from __future__ import annotations
@@ -16,6 +21,7 @@ import json
 import subprocess
 import sys
 import tempfile
+import time
 from array import array
 from collections.abc import Callable
 from fractions import Fraction
@@ -24,9 +30,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from dubbing.analysis import SpeakerTrack, frame_faults
 from dubbing.demo import demo_speech
+from dubbing.evaluation.cases import clips
+from dubbing.evaluation.cases.memory import ProgramMemory
 from dubbing.evaluation.tables import markdown, save_json
 from dubbing.face.rows import LandmarkRows
 from dubbing.geometry.fit import FaceFit, FitOptions, fit_track
@@ -34,8 +43,9 @@ from dubbing.geometry.pose import apply_pose
 from dubbing.job.findings import Findings, load_motion, save_motion
 from dubbing.job.finishing import peak_memory_mib
 from dubbing.job.segments import cut_segments
-from dubbing.media.audio import load_speech
+from dubbing.media.audio import SPEECH_RATE, check_speech, decode_audio, load_speech
 from dubbing.media.index import FrameIndex
+from dubbing.media.mux import mux
 from dubbing.media.timeline import plan_output
 from dubbing.motion import Motion, drive
 from dubbing.speech.features import SpeechFeatures
@@ -66,8 +76,12 @@ def analyse(weights: EngineWeights, seconds: float, rate: int) -> None:
 
 def speak(weights: EngineWeights, seconds: float, rate: int) -> None:
     """Speech to motion, and its file."""
-    once = load_speech(demo_speech())
-    samples = torch.from_numpy(np.resize(once, round(seconds * 16000)))
+    speak_samples(weights, np.resize(load_speech(demo_speech()), round(seconds * SPEECH_RATE)))
+
+
+def speak_samples(weights: EngineWeights, heard: NDArray[np.float32]) -> None:
+    """Samples [N] at 16 kHz to motion, and its file."""
+    samples, seconds = torch.from_numpy(heard), len(heard) / SPEECH_RATE
     own = torch.randn(500, E, generator=torch.Generator().manual_seed(0)) * 0.2
     net, model = weights.geometry, weights.morphable
     features = SpeechFeatures(weights.speech_encoder, standardised=True)
@@ -117,13 +131,89 @@ def measure(stage: str, minutes: float, rate: int) -> float:
     return float(json.loads(done.stdout))
 
 
+RATE, CHANNELS = 192_000, 8
+HEARING, SPEAKING, COPYING, ENCODING = "hearing", "stage 1", "copying", "encoding"
+
+
+def make_sound(hours: float, folder: Path) -> tuple[Path, Path]:
+    """(picture, sound): a picture per second, and the shipped speech in one of eight channels that
+    hum, 30 s of it over and over."""
+    seconds = round(hours * 3600)
+    rest = min(30, seconds)
+    once, rate = decode_audio(demo_speech())
+    speech = np.resize(once[0].astype(np.float32) / 32768, rest * rate)
+    times = np.arange(rest * RATE) / RATE
+    tones = 50 * np.arange(1, CHANNELS + 1)[:, None]
+    block = (0.05 * np.sin(2 * np.pi * tones * times)).astype(np.float32)
+    block[2] += np.interp(times, np.arange(len(speech)) / rate, speech)  # the centre
+    part = folder / "part.flac"
+    clips.make_sound(part, "flac", block, RATE)
+    names = f"file '{part.name}'\n" * (seconds // rest)
+    (folder / "list.txt").write_text(names)
+    sound = clips.ffmpeg_clip(
+        folder / "sound.mka", "-f", "concat", "-i", str(folder / "list.txt"), "-c", "copy"
+    )
+    picture = clips.make_clip(
+        folder / "picture.mp4",
+        clips.ClipRecipe(
+            time_base=Fraction(1), pts=range(seconds), options={"preset": "ultrafast"}
+        ),
+    )
+    return picture, sound
+
+
+def sound_stage(stage: str, folder: Path) -> dict[str, float]:
+    """One step of the sound's path in this process: seconds, peak MiB here and of ffmpeg."""
+    picture, sound, samples = (folder / n for n in ("picture.mp4", "sound.mka", "samples.npy"))
+    weights = load_engine("default", torch.device("cpu")) if stage == SPEAKING else None
+    loaded, start = peak_memory_mib(), time.perf_counter()
+    with ProgramMemory() as program:
+        if stage == HEARING:
+            heard = load_speech(sound, None)
+            check_speech(heard, sound)
+        elif weights is not None:
+            heard = np.load(samples)
+            speak_samples(weights, heard)
+        else:
+            kind = ".mkv" if stage == COPYING else ".mp4"
+            codec = "auto" if stage == COPYING else "aac"
+            made = mux(picture, sound, picture, folder / f"out{kind}", audio_codec=codec,
+                       overwrite=True)  # fmt: skip
+            wanted = "copied" if stage == COPYING else "encoded"
+            if made.audio_action != wanted:
+                raise SystemExit(f"error: the sound was {made.audio_action}, not {wanted}")
+    peak, seconds = peak_memory_mib() - loaded, time.perf_counter() - start
+    if stage == HEARING:
+        np.save(samples, heard)
+    return {"seconds": seconds, "MiB": peak, "of ffmpeg": program.peak_mib}
+
+
+def measure_sound(hours: float) -> list[dict[str, Any]]:
+    """A row per step, each in a process of its own."""
+    rows = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        make_sound(hours, folder)
+        size = (folder / "sound.mka").stat().st_size / 2**20
+        decoded = hours * 3600 * RATE * CHANNELS * 4 / 2**20
+        print(f"{size:.0f} MiB of FLAC, {decoded:.0f} MiB decoded", file=sys.stderr, flush=True)
+        for stage in (HEARING, SPEAKING, COPYING, ENCODING):
+            command = [sys.executable, __file__, "--child", stage, "--folder", name]
+            done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
+            rows.append({"step": stage, **json.loads(done.stdout)})
+            print(rows[-1], file=sys.stderr, flush=True)
+    return rows
+
+
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--minutes", type=float, nargs="+", default=[2.0, 8.0])
     parser.add_argument("--film", type=float, default=120.0, help="minutes to tell for (120)")
     parser.add_argument("--rate", type=int, default=25, help="frames per second (25)")
+    parser.add_argument("--sound", type=float, metavar="HOURS", help="measure the sound's path")
     parser.add_argument("--output", type=Path, help="folder for growth.json")
     parser.add_argument("--child", help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     return parser.parse_args(arguments)
 
 
@@ -132,11 +222,17 @@ def main(arguments: list[str] | None = None) -> int:
     args = _parse(arguments)
     if args.child:
         torch.set_num_threads(1)
+    if args.folder:
+        print(json.dumps(sound_stage(args.child, args.folder)))
+        return 0
+    if args.child:
         weights = load_engine("default", torch.device("cpu"))
         loaded = peak_memory_mib()
         STAGES[args.child](weights, 60 * args.minutes[0], args.rate)
         print(peak_memory_mib() - loaded)
         return 0
+    if args.sound:
+        return _told(measure_sound(args.sound), args.output)
     low, high = min(args.minutes), max(args.minutes)
     rows: list[dict[str, Any]] = []
     for stage in STAGES:
@@ -145,10 +241,14 @@ def main(arguments: list[str] | None = None) -> int:
         film = large + growth * (args.film - high)
         rows.append({"stage": stage, f"{low:g} min": small, f"{high:g} min": large,
                      "MiB per minute": growth, f"{args.film:g} min": film})  # fmt: skip
+    return _told(rows, args.output)
+
+
+def _told(rows: list[dict[str, Any]], output: Path | None) -> int:
     print(markdown(list(rows[0]), rows))
-    if args.output:
-        args.output.mkdir(parents=True, exist_ok=True)
-        save_json(args.output / "growth.json", {"rows": rows})
+    if output:
+        output.mkdir(parents=True, exist_ok=True)
+        save_json(output / "growth.json", {"rows": rows})
     return 0
 
 

@@ -285,6 +285,19 @@ def test_a_long_clip_is_made_without_a_jump(clips: Path, tmp_path: Path) -> None
     assert load_speech(tmp_path / "long.wav").size == round(2.8 * RATE)
 
 
+def test_the_sound_s_path_is_measured(tmp_path: Path) -> None:
+    """In small: what is held is what was heard, far less than what was decoded."""
+    growth = load_script("growth")
+    growth.make_sound(1 / 60, tmp_path)
+    heard = growth.sound_stage(growth.HEARING, tmp_path)
+    assert np.load(tmp_path / "samples.npy").size == pytest.approx(60 * RATE, abs=10)
+    copied = growth.sound_stage(growth.COPYING, tmp_path)
+    decoded = 60 * growth.RATE * growth.CHANNELS * 4 / 2**20
+    assert heard["of ffmpeg"] == 0.0
+    assert 5 < copied["of ffmpeg"] < decoded / 3
+    assert max(heard["MiB"], copied["MiB"]) < decoded / 3
+
+
 def test_the_benchmark_times_every_stage(
     clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -13,6 +13,7 @@ import numpy as np
 
 from dubbing.evaluation.cases.chain import run_chain
 from dubbing.evaluation.cases.clips import ClipRecipe, ffmpeg_clip, make_clip, make_sound, tone
+from dubbing.evaluation.cases.memory import ProgramMemory
 from dubbing.evaluation.cases.registry import (
     Bench,
     Case,
@@ -22,6 +23,7 @@ from dubbing.evaluation.cases.registry import (
     check,
 )
 from dubbing.media.audio import SPEECH_RATE, audio_duration, check_speech, load_speech
+from dubbing.media.mux import mux
 from dubbing.media.probe import probe, require_audio
 
 TOPIC = "sound"
@@ -200,22 +202,22 @@ print(speech.size, peak() - before)
 """
 
 
-def _hour(bench: Bench, rate: int, channels: int) -> str:
-    """Memory of loading one hour: the 16-kHz mono result and little else."""
+def _made_hour(bench: Bench, rate: int, channels: int) -> Path:
+    """Ten seconds as FLAC, over and over."""
     if not Path("/proc/self/status").exists():
         raise NotInThisBuild("peak memory is read from /proc")
-    minute = make_sound(bench.folder / "m.flac", "flac", tone(10.0, rate, channels), rate)
-    names = "".join(f"file '{minute.name}'\n" for _ in range(360))
+    part = make_sound(bench.folder / "m.flac", "flac", tone(10.0, rate, channels), rate)
+    names = "".join(f"file '{part.name}'\n" for _ in range(360))
     (bench.folder / "list.txt").write_text(names)
-    sound = ffmpeg_clip(
-        bench.folder / "hour.mka",
-        "-f",
-        "concat",
-        "-i",
-        str(bench.folder / "list.txt"),
-        "-c",
-        "copy",
-    )
+    return ffmpeg_clip(
+        bench.folder / "hour.mka", "-f", "concat", "-i", str(bench.folder / "list.txt"),
+        "-c", "copy",
+    )  # fmt: skip
+
+
+def _hour(bench: Bench, rate: int, channels: int) -> str:
+    """Memory of loading one hour: the 16-kHz mono result and little else."""
+    sound = _made_hour(bench, rate, channels)
     done = subprocess.run(
         [sys.executable, "-c", _MEASURE, str(sound)], capture_output=True, text=True, check=True
     )
@@ -236,3 +238,20 @@ def hour_stereo(bench: Bench) -> str:
 @case(TOPIC, "1 hour, 192 kHz, 7.1", long=True)
 def hour_surround(bench: Bench) -> str:
     return _hour(bench, 192000, 8)
+
+
+@case(TOPIC, "1 hour, 192 kHz, 7.1: copied, and encoded once", long=True)
+def hour_muxed(bench: Bench) -> str:
+    sound = _made_hour(bench, 192000, 8)
+    recipe = ClipRecipe(time_base=Fraction(1), pts=range(3600), options={"preset": "ultrafast"})
+    film = make_clip(bench.folder / "film.mp4", recipe)
+    figures = []
+    for name, codec, wanted in (("out.mkv", "auto", "copied"), ("out.mp4", "aac", "encoded")):
+        with ProgramMemory() as program:
+            made = mux(film, sound, film, bench.folder / name, audio_codec=codec)
+        check(made.audio_action == wanted, f"the sound was {made.audio_action}")
+        check(0 < program.peak_mib < 200, f"ffmpeg took {program.peak_mib:.0f} MiB")
+        after = require_audio(bench.folder / name).audio[0]
+        check(after.channels == 8, f"{after.channels} channels")
+        figures.append(f"{wanted} with {program.peak_mib:.0f} MiB in ffmpeg")
+    return "; ".join(figures)
