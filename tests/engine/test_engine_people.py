@@ -10,11 +10,17 @@ import torch
 from engine_samples import write_clip
 from numpy.typing import NDArray
 
-from dubbing.analysis import VideoFaces, easing, find_faces, fit_speaker
+from dubbing.analysis import VideoFaces, easing, find_faces, fit_speaker, fit_speakers
 from dubbing.demo import demo_pose, demo_speech
 from dubbing.dubber import Dubber
 from dubbing.errors import NoFaceFound
-from dubbing.evaluation.cases.people import covering, landmarks_of, other_person, small_puppet
+from dubbing.evaluation.cases.people import (
+    covering,
+    crossing,
+    landmarks_of,
+    other_person,
+    small_puppet,
+)
 from dubbing.face.limits import AWAY, COVERED, DISSOLVE, NO_FACE, FaceLimits
 from dubbing.face.tracker import FaceTrack
 from dubbing.geometry.pose import apply_pose
@@ -92,6 +98,30 @@ def test_no_reference_is_covered_or_of_another_person(dubber: Dubber, faces: Vid
     for track in speaker.ids:
         own = lip_reference_frames(model, speaker, track)
         assert {speaker.part[f] for f in own} == {track}
+
+
+def test_two_people_who_pass_each_other(dubber: Dubber, folder: Path) -> None:
+    """Both are dubbed: no frame of one goes to the other, and who is behind passes through."""
+    walk = crossing(44, front=1)
+    path = write_clip(folder / "walk.mp4", walk.pictures, [24 * k for k in range(44)])
+    model = dubber.weights.morphable
+    with VideoReader(path) as reader:
+        found = find_faces(reader, StageProgress(None, "analyse"), model)
+        chosen = {
+            place: pick_speaker(found, SpeakerChoice.parse(place), reader, model, dubber._hearing)
+            for place in ("120,120@0", "500,120@0")
+        }
+    speakers = fit_speakers(model, found, {who: c.track for who, c in chosen.items()})
+    for person, speaker in enumerate(speakers):
+        for frame in set(speaker.position) - set(speaker.reasons):
+            middle = float(speaker.fit.pose[speaker.position[frame], 4])
+            places = [place[0] for place in walk.middles[frame]]
+            if abs(places[0] - places[1]) > 60:
+                assert int(np.abs(np.array(places) - middle).argmin()) == person, frame
+    behind, before = speakers
+    assert not set(behind.ids) & set(before.ids)
+    assert before.reasons == {}
+    assert {18, 22, 26} <= set(behind.reasons) <= set(range(12, 36))
 
 
 def test_the_limits_decide_what_is_dubbed(dubber: Dubber, faces: VideoFaces) -> None:

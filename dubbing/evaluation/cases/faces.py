@@ -147,7 +147,7 @@ def _crossing(bench: Bench, front: int) -> str:
     else:
         apart = [k for k in range(44) if abs(film.middles[k][0][0] - film.middles[k][1][0]) > 190]
         check(all(changed[k].any() for k in apart if k not in told), "a frame was not dubbed")
-        left = [k for k in apart if k in told and k < 22]
+        left = [k for k in apart if k in told and not 22 <= k < 39]  # found again by then
         check(not left, f"frames {left} were not dubbed")
         why = {COVERED, NO_FACE, AWAY, OVERLAPPED}
         check(set(told.values()) <= why, f"reasons are {set(told.values())}")
