@@ -202,12 +202,12 @@ print(speech.size, peak() - before)
 """
 
 
-def _made_hour(bench: Bench, rate: int, channels: int) -> Path:
+def _long_sound(bench: Bench, rate: int, channels: int, seconds: int = 3600) -> Path:
     """Ten seconds as FLAC, over and over."""
     if not Path("/proc/self/status").exists():
         raise NotInThisBuild("peak memory is read from /proc")
     part = make_sound(bench.folder / "m.flac", "flac", tone(10.0, rate, channels), rate)
-    names = "".join(f"file '{part.name}'\n" for _ in range(360))
+    names = "".join(f"file '{part.name}'\n" for _ in range(seconds // 10))
     (bench.folder / "list.txt").write_text(names)
     return ffmpeg_clip(
         bench.folder / "hour.mka", "-f", "concat", "-i", str(bench.folder / "list.txt"),
@@ -217,7 +217,7 @@ def _made_hour(bench: Bench, rate: int, channels: int) -> Path:
 
 def _hour(bench: Bench, rate: int, channels: int) -> str:
     """Memory of loading one hour: the 16-kHz mono result and little else."""
-    sound = _made_hour(bench, rate, channels)
+    sound = _long_sound(bench, rate, channels)
     done = subprocess.run(
         [sys.executable, "-c", _MEASURE, str(sound)], capture_output=True, text=True, check=True
     )
@@ -240,17 +240,17 @@ def hour_surround(bench: Bench) -> str:
     return _hour(bench, 192000, 8)
 
 
-@case(TOPIC, "1 hour, 192 kHz, 7.1: copied, and encoded once", long=True)
-def hour_muxed(bench: Bench) -> str:
-    sound = _made_hour(bench, 192000, 8)
-    recipe = ClipRecipe(time_base=Fraction(1), pts=range(3600), options={"preset": "ultrafast"})
+@case(TOPIC, "5 minutes, 192 kHz, 7.1: copied, and encoded once", long=True)
+def long_muxed(bench: Bench) -> str:
+    sound = _long_sound(bench, 192000, 8, 300)
+    recipe = ClipRecipe(time_base=Fraction(1), pts=range(300), options={"preset": "ultrafast"})
     film = make_clip(bench.folder / "film.mp4", recipe)
     figures = []
     for name, codec, wanted in (("out.mkv", "auto", "copied"), ("out.mp4", "aac", "encoded")):
         with ProgramMemory() as program:
             made = mux(film, sound, film, bench.folder / name, audio_codec=codec)
         check(made.audio_action == wanted, f"the sound was {made.audio_action}")
-        check(0 < program.peak_mib < 200, f"ffmpeg took {program.peak_mib:.0f} MiB")
+        check(0 < program.peak_mib < 150, f"ffmpeg took {program.peak_mib:.0f} MiB")
         after = require_audio(bench.folder / name).audio[0]
         check(after.channels == 8, f"{after.channels} channels")
         figures.append(f"{wanted} with {program.peak_mib:.0f} MiB in ffmpeg")
