@@ -153,6 +153,8 @@ def make_job(
     for name in NEEDED:
         if texts.get(name) in (None, ""):
             faults.add(line, f"{name} is missing")
+    if not texts.get("audio") and values.get(MAP) in (None, ""):
+        faults.add(line, f"audio (or {MAP}, for several speakers) is missing")
     for name, value in texts.items():
         if value is not None and not isinstance(value, str):
             faults.add(line, f"{name} is {value!r}; it has to be text")
@@ -212,8 +214,6 @@ def _check_who(
     """A job is for one speaker or for several."""
     if speeches and given.get("audio"):
         faults.add(line, f"audio is for one speaker, {MAP} for several; give one of them")
-    if not speeches and not given.get("audio"):
-        faults.add(line, f"audio (or {MAP}, for several speakers) is missing")
     if given.get("mix") and not speeches:
         faults.add(line, f"mix is for several speakers, with {MAP}")
     if speeches and given.get("persona"):
