@@ -92,7 +92,8 @@ class EngineSystem:
     def make(self, work: Work) -> Making:
         persona = None if self.persona is None else self.persona(work.video, work.case.speaker)
         forget_peak()
-        options = DubOptions(overwrite=True, audio_codec="aac")
+        # what an evaluation that was stopped left is not gone on with: the time is the whole job's
+        options = DubOptions(overwrite=True, clean=True, audio_codec="aac")
         report = self.dubber.dub(work.video, work.audio, work.output, options, persona)
         return Making(work.output, report.total_seconds, peak_memory_mib())
 

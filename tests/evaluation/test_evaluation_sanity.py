@@ -13,7 +13,7 @@ from puppet_clips import puppet_clip
 
 from dubbing.dubber import Dubber
 from dubbing.errors import DubbingError, MediaFailed, NoAudioStream
-from dubbing.evaluation.case_audio import case_speech
+from dubbing.evaluation.case_audio import case_speech, write_wav
 from dubbing.evaluation.case_figures import CaseJudge, Row, Subject
 from dubbing.evaluation.clips import Clip
 from dubbing.evaluation.paste_mask import changed_share
@@ -21,8 +21,10 @@ from dubbing.evaluation.perceptual import PerceptualMeter
 from dubbing.evaluation.protocol_file import make_protocol
 from dubbing.evaluation.protocol_names import SELF
 from dubbing.evaluation.studio import Studio
+from dubbing.evaluation.systems import EngineSystem, Work
 from dubbing.evaluation.video_judges import VideoJudges
 from dubbing.models.shift_tolerant import ShiftTolerantDistance
+from dubbing.options import DubOptions
 
 torch.set_num_threads(1)
 START = 0.4
@@ -155,3 +157,21 @@ def test_only_what_was_changed_is_masked() -> None:
     assert alpha is not None
     assert alpha[50:80, 40:70].min() > 0.95
     assert alpha[:30].max() < 0.05
+
+
+def test_what_a_stopped_evaluation_left_is_no_failure(judge: CaseJudge, tmp_path: Path) -> None:
+    source = judge.source
+    sound, made = tmp_path / "speech.wav", tmp_path / "made.mp4"
+    write_wav(sound, judge.speech.samples)
+    dubber, persona = source.studio.dubber, source.studio.persona(source.clip)
+    options = DubOptions(overwrite=True, audio_codec="aac")
+    with (
+        pytest.raises(ZeroDivisionError),
+        dubber.plan(source.clip.path, sound, made, options, persona),
+    ):
+        raise ZeroDivisionError
+    assert list(tmp_path.glob(".*.dub"))  # the state from which a user could go on
+    system = EngineSystem("ours", dubber, persona=lambda video, speaker: persona)
+    making = system.make(Work(judge.case, source.clip.path, sound, made))
+    assert making.path.is_file()
+    assert not list(tmp_path.glob(".*.dub"))
