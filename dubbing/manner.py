@@ -7,9 +7,9 @@ closed mouth stays closed.
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
+from dubbing.geometry.lower_face import add_expressions, lower_expressions
 from dubbing.geometry.morphable import MorphableModel
 from dubbing.geometry.topology import INNER_BOTTOM, INNER_TOP
 
@@ -18,7 +18,6 @@ MIN_FRAMES = 15  # with an open mouth; fewer show no manner
 MAX_RATIO = 2.0  # of the spreads
 OPEN = 0.18  # of the opening's range (5 to 95 % of the frames): from here on the mouth is open
 WIDE = 0.3  # of that range: from here on the change is whole, below it fades to none at closure
-PART = 10_000  # frames whose vertices are moved at a time
 SPEECH = 0.5  # gate above which a frame counts as speech
 
 
@@ -53,20 +52,14 @@ def match_manner(
     real_open = _share_of_range(shown, shown) > OPEN
     if int(made_open.sum()) < MIN_FRAMES or int(real_open.sum()) < MIN_FRAMES:
         return lower
-    basis = model.expression[:, index].flatten(1)
-    made = lower.flatten(1) @ torch.linalg.pinv(basis)
+    made = lower_expressions(model, lower, index)
     mean, spread = made[made_open].mean(0), made[made_open].std(0)
     ratio = own[real_open].std(0) / spread.clamp_min(1e-6)
     ratio = ratio.clamp(1 / MAX_RATIO, MAX_RATIO)
     share = strength * int(spoken.sum()) / (int(spoken.sum()) + PRIOR)
     change = (own[real_open].mean(0) - mean) + (made - mean) * (ratio - 1)
     fade = (openness / WIDE).clamp(0, 1)[:, None]
-    moved = torch.empty_like(lower) if out is None else out
-    for start in range(0, len(lower), PART):
-        part = slice(start, start + PART)
-        step = share * fade[part] * (change[part] @ basis)
-        torch.add(lower[part], step.view_as(lower[part]), out=moved[part])
-    return moved
+    return add_expressions(model, lower, index, share * fade * change, out)
 
 
 def _opening(displacement: Tensor, index: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dubbing.geometry.lower_face import add_expressions, lower_expressions
 from dubbing.geometry.morphable import MorphableModel
 from dubbing.geometry.topology import (
     CHIN,
@@ -35,7 +36,6 @@ REACH = 100  # frames on either side of a window that are looked at, too
 FLOOR = 0.1  # least deviation that counts, in that of speech in general
 RIDGE = 1e-4  # of the covariance
 LEAST = 1e-12  # of a probability
-PART = 10_000  # frames whose vertices are moved at a time
 
 
 def take_on_nuances(
@@ -56,21 +56,15 @@ def take_on_nuances(
 
     Returns:
         [N, L, 3] with the opening, width and jaw of `lower`; `lower` itself where the reference is
-        too short. Computed on the CPU, so that every device comes to the same.
+        too short. Attention is computed on the CPU, whatever the device.
     """
     share = min(SHARE * strength, 1.0)
     if share == 0.0 or len(reference.expressions) < MIN_FRAMES:
         return lower
-    basis = model.expression[:, index].flatten(1).cpu()
-    made = (lower.flatten(1) @ torch.linalg.pinv(basis).to(lower.device)).cpu()
+    made = lower_expressions(model, lower, index).cpu()
     speaker = _Speaker(reference, _speech_directions(model))
     change = share * (speaker.small_movements(made) - speaker.rest_of(made))
-    moved = torch.empty_like(lower) if out is None else out
-    for start in range(0, len(lower), PART):
-        part = slice(start, start + PART)
-        step = (change[part] @ basis).to(lower.device)
-        torch.add(lower[part], step.view_as(lower[part]), out=moved[part])
-    return moved
+    return add_expressions(model, lower, index, change.to(lower.device), out)
 
 
 class _Speaker:

@@ -28,9 +28,7 @@ def own_speech(
     samples = load_speech(reader.path, None)
     check_speech(samples, reader.path)
     seconds = np.array([float(t) for t in reader.index.times])
-    row_of = {frame: row for row, frame in enumerate(persona.track_frames.tolist())}
-    frames = [frame for frame in sorted(row_of) if frame not in persona.faults]
-    rows = [row_of[frame] for frame in frames]
+    frames, rows = persona.usable_rows()
     sound = torch.from_numpy(samples)
     return OwnSpeech(
         features=features.encode(sound).float().cpu(),

@@ -70,6 +70,12 @@ class Persona:
     notes: list[str] = field(default_factory=list)
     shot_banks: dict[int, list[FacePicture]] = field(default_factory=dict)
 
+    def usable_rows(self) -> tuple[list[int], list[int]]:
+        """Video frames in which the face was seen well, in order, and their rows of `track_*`."""
+        row_of = {frame: row for row, frame in enumerate(self.track_frames.tolist())}
+        frames = [frame for frame in sorted(row_of) if frame not in self.faults]
+        return frames, [row_of[frame] for frame in frames]
+
     def save(self, path: str | Path) -> None:
         """Write the persona file by atomic rename.
 

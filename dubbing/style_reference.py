@@ -50,9 +50,9 @@ class StyleReference:
             pieces += [(part, k > 0) for k, part in enumerate(split)]
         kept = _evenly([len(part) for part, _ in pieces])
         starts, rows = [], 0
-        for place, k in enumerate(kept):
+        for k in kept:
             part, goes_on = pieces[k]
-            if not (goes_on and place > 0 and kept[place - 1] == k - 1):
+            if not (goes_on and k - 1 in kept):
                 starts.append(rows)
             rows += len(part)
         return cls(torch.cat([pieces[k][0] for k in kept]), starts)
@@ -60,11 +60,11 @@ class StyleReference:
 
 def _at_rate(times: Tensor, beta: Tensor) -> Tensor:
     """A track without holes at 25 Hz from its first moment on: [N, E]."""
-    count = int((times[-1] - times[0]) * RATE + 1e-6) + 1
-    moments = times[0] + torch.arange(count, dtype=times.dtype) / RATE
-    right = torch.searchsorted(times, moments).clamp(1, max(len(times) - 1, 1))
     if len(times) == 1:
         return beta
+    count = int((times[-1] - times[0]) * RATE + 1e-6) + 1
+    moments = times[0] + torch.arange(count, dtype=times.dtype) / RATE
+    right = torch.searchsorted(times, moments).clamp(1, len(times) - 1)
     left = right - 1
     share = ((moments - times[left]) / (times[right] - times[left])).clamp(0, 1)
     return torch.lerp(beta[left], beta[right], share[:, None].to(beta.dtype))

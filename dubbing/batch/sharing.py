@@ -29,8 +29,8 @@ def result_seconds(jobs: Sequence[Job]) -> dict[str, float]:
     found = {}
     for job in jobs:
         video = length(job.video)
-        sounds = [job.audio or job.mix] if job.audio or job.mix else [*job.speeches.values()]
-        heard = [length(sound) for sound in sounds if sound]
+        one = job.audio or job.mix
+        heard = [length(sound) for sound in ([one] if one else job.speeches.values())]
         if video is not None and None not in heard:
             audio = max(seconds for seconds in heard if seconds is not None)
             choose = {"audio": audio, "video": video, "shortest": min(video, audio),

@@ -65,9 +65,8 @@ def usable_expressions(persona: Persona, video: str | Path) -> tuple[Curve, Tens
     prepared, in which the face was seen well."""
     with VideoReader(video) as reader:
         times = _seconds(reader)
-    row_of = {frame: row for row, frame in enumerate(persona.track_frames.tolist())}
-    frames = [frame for frame in sorted(row_of) if frame not in persona.faults]
-    return times[frames], persona.track_beta[[row_of[frame] for frame in frames]]
+    frames, rows = persona.usable_rows()
+    return times[frames], persona.track_beta[rows]
 
 
 def video_faces(

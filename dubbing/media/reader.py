@@ -8,13 +8,12 @@ from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import av
 import numpy as np
 import numpy.typing as npt
 
+from dubbing.closing import Closing
 from dubbing.errors import MediaFailed, NotAVideo
 from dubbing.media import planes
 from dubbing.media.decoding import DecodeSession, LostPlaceError
@@ -85,7 +84,7 @@ class DecodedFrame:
         return planes.paste_upright(self.frame, rgb, alpha, x, y, self.rotation)
 
 
-class VideoReader:
+class VideoReader(Closing):
     """Reads one video file. Every iteration opens the file anew, so several may run at once.
 
     The frame numbering is that of a decode from the first packet to the last; the first complete
@@ -122,15 +121,8 @@ class VideoReader:
         self._decoder = decoder
         self._index: FrameIndex | None = None
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """Forget the frame index; no file is held between reads."""
         self._index = None
 
     @property
