@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections import deque
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -17,9 +19,11 @@ from dubbing.face.faults import confidence, covered, frame_faults
 from dubbing.face.limits import AWAY, DISSOLVE, FLASH, NO_FACE, OVERLAPPED, FaceLimits
 from dubbing.face.overlaps import hidden_frames
 from dubbing.face.rows import LandmarkRows
+from dubbing.face.stretches import Stretch, StretchFaces, StretchJoiner, stretches
 from dubbing.face.tracker import FaceTrack, FaceTracker
 from dubbing.geometry.fit import FaceFit, fit_track
 from dubbing.geometry.morphable import MorphableModel
+from dubbing.media.index import FrameIndex
 from dubbing.media.reader import VideoReader
 from dubbing.progress import StageProgress
 
@@ -72,23 +76,93 @@ class SpeakerTrack:
         return {part: float(sure[own].mean()) for part, own in rows.items()}
 
 
+class KnownFaces(Protocol):
+    """A video that was indexed, and what was found in some of its stretches."""
+
+    @property
+    def index(self) -> FrameIndex: ...
+
+    def stretch(self, number: int) -> StretchFaces | None:
+        """What was found in a stretch; None where it is still to do."""
+        ...
+
+
 def find_faces(
-    reader: VideoReader, progress: StageProgress, model: MorphableModel | None = None
+    reader: VideoReader,
+    progress: StageProgress,
+    model: MorphableModel | None = None,
+    known: KnownFaces | None = None,
 ) -> VideoFaces:
     """Decode the video once and track every face in it.
 
-    With `model` covered mouths and blurred faces are looked for too.
+    Args:
+        model: with it covered mouths and blurred faces are looked for too.
+        known: of this very video, found with the same `model`. Makes no difference to the result.
     """
-    count = 0
-    with FaceTracker(sampler=None if model is None else FaceSampler(model)) as tracker:
-        for frame in reader:
+    joiner = StretchJoiner()
+    if known is not None:
+        reader.use_index(known.index)
+        for stretch in stretches(known.index.count):
+            found = known.stretch(stretch.number)
+            if found is None:
+                found = find_stretch(reader, stretch, model)
+            joiner.add(stretch, found)
+            progress.advance(stretch.stop - stretch.start)
+    else:
+        for stretch, found in _each_stretch(reader, progress, model):
+            joiner.add(stretch, found)
+    tracks = joiner.finish()
+    progress.finish()
+    blended = {k: DISSOLVE if mixed else FLASH for k, mixed in joiner.blended.items()}
+    return VideoFaces(reader.index.count, tracks, joiner.cuts, blended)
+
+
+def find_stretch(
+    reader: VideoReader, stretch: Stretch, model: MorphableModel | None = None
+) -> StretchFaces:
+    """The faces of one stretch of a video whose index is known."""
+    with _tracker(stretch, model) as tracker:
+        for frame in reader.read_range(stretch.first, stretch.last):
             tracker.add(frame.rgb())
+        return _found(tracker)
+
+
+def _each_stretch(
+    reader: VideoReader, progress: StageProgress, model: MorphableModel | None
+) -> Iterator[tuple[Stretch, StretchFaces]]:
+    """The same for all stretches from one decode, of a video whose length is not known before."""
+    coming = stretches(None)
+    following = next(coming)
+    running: deque[tuple[Stretch, FaceTracker]] = deque()
+    count = 0
+    try:
+        for frame in reader:
+            if count == following.first:
+                running.append((following, _tracker(following, model)))
+                following = next(coming)
+            rgb = frame.rgb()
+            for _, tracker in running:
+                tracker.add(rgb)
             count += 1
             progress.advance()
-        progress.finish()
-        tracks = tracker.finish()
-    blended = {k: DISSOLVE if mixed else FLASH for k, mixed in tracker.blended.items()}
-    return VideoFaces(count, tracks, tracker.cuts, blended)
+            if running[0][0].last == count:
+                yield running[0][0], _found(running[0][1])
+                running.popleft()[1].close()
+        for stretch, tracker in running:
+            if stretch.start < count:
+                yield stretch, _found(tracker)
+    finally:
+        for _, tracker in running:
+            tracker.close()
+
+
+def _tracker(stretch: Stretch, model: MorphableModel | None) -> FaceTracker:
+    sampler = None if model is None else FaceSampler(model)
+    return FaceTracker(sampler=sampler, first=stretch.first)
+
+
+def _found(tracker: FaceTracker) -> StretchFaces:
+    return StretchFaces(tracker.finish(), tracker.cuts, tracker.blended)
 
 
 def choose_speaker(faces: VideoFaces, wanted: int | None, path: object) -> FaceTrack:

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from dubbing.adaptation import Adaptation, Adapter, adapted_network
 from dubbing.analysis import (
+    KnownFaces,
     SpeakerTrack,
     VideoFaces,
     find_faces,
@@ -34,6 +35,7 @@ from dubbing.job.folder import JobFolder, clean_state, held_state, state_path
 from dubbing.job.inputs import InputFile
 from dubbing.job.job import SPEECH_OF, Job, resumed_job
 from dubbing.job.rendering import SegmentRenderer
+from dubbing.job.shared_faces import SharedFaces
 from dubbing.media.audio import audio_duration, check_speech, load_speech
 from dubbing.media.containers import check_video_codec
 from dubbing.media.encoders import check_encoder, video_encoder
@@ -179,11 +181,15 @@ class Dubber:
         return []
 
     def _prepare(
-        self, reader: VideoReader, options: DubOptions, progress: ProgressCallback | None
+        self,
+        reader: VideoReader,
+        options: DubOptions,
+        progress: ProgressCallback | None,
+        known: KnownFaces | None = None,
     ) -> tuple[Persona, list[FaceTrackFacts]]:
         stage = StageProgress(progress, "analyse", reader.estimated_frames)
         model = self.weights.morphable.to("cpu")
-        faces = find_faces(reader, stage, model)
+        faces = find_faces(reader, stage, model, known)
         chosen = pick_speaker(faces, options.speaker_choice, reader, model, self._hearing)
         fitting = StageProgress(progress, "fit", len(chosen.track.frames))
         speaker = fit_speaker(model, faces, chosen.track, limits=options.face_limits)
@@ -299,6 +305,7 @@ class Dubber:
         persona: Persona | None = None,
         progress: ProgressCallback | None = None,
         sound: str | Path | None = None,
+        faces: Path | None = None,
     ) -> Iterator[Job]:
         """Everything before the first frame is rendered, done or found done by an earlier run.
 
@@ -307,6 +314,7 @@ class Dubber:
 
         Args:
             audio: the speech, or {speaker: speech} as for `dub_speakers`; `sound` as there.
+            faces: folder of `share_faces`; what was found there is not looked for again.
 
         Raises:
             DubbingError: as `dub`.
@@ -342,13 +350,29 @@ class Dubber:
             for file in speeches.values() or (heard,):
                 check_speech(load_speech(file, options.limits), file)
             described = self._describe(video, heard, options, persona, speeches)
+            known = SharedFaces.load(faces, described) if faces is not None else None
             if speeches:
-                findings = self._analyse_several(folder, described, progress)
+                findings = self._analyse_several(folder, described, progress, known)
             else:
-                findings = self._analyse(folder, described, persona, progress)
+                findings = self._analyse(folder, described, persona, progress, known)
             described.check_inputs()
             folder.save_job(described)
             yield Job(folder, target, described, findings, started=started)
+
+    def share_faces(
+        self, video: str | Path, folder: str | Path, options: DubOptions | None = None
+    ) -> SharedFaces:
+        """Index a long video, so that several processes can look for its faces before `plan`.
+
+        Args:
+            folder: for what is found; all of them must see it, and `plan` is told it.
+
+        Raises:
+            DubbingError: see `SharedFaces.begin`.
+        """
+        options = dataclasses.replace(options or DubOptions(), style=None)
+        described = self._describe(video, None, options, None, {})
+        return SharedFaces.begin(Path(folder), described)
 
     def render(self, job: Job, progress: ProgressCallback | None = None) -> None:
         """Render every segment of `job` that is missing, one after another.
@@ -441,13 +465,16 @@ class Dubber:
         described: JobDescription,
         persona: Persona | None,
         progress: ProgressCallback | None,
+        known: KnownFaces | None,
     ) -> Findings:
         """Persona, tracks and motion of a new job, saved in its folder."""
         options = described.dub_options
         clock = _Clock()
         video, audio = (item.path for item in described.inputs[:2])
         with VideoReader(video, limits=options.limits, decoder=options.decoder) as reader:
-            persona, speaker, faces = self._speaker(reader, options, persona, progress, clock)
+            persona, speaker, faces = self._speaker(
+                reader, options, persona, progress, clock, known
+            )
             index = reader.index
         length = audio_duration(audio, options.limits)
         plan = plan_output(index.times, index.duration, length, options.length)  # type: ignore[arg-type]
@@ -464,6 +491,7 @@ class Dubber:
         folder: JobFolder,
         described: JobDescription,
         progress: ProgressCallback | None,
+        known: KnownFaces | None,
     ) -> Findings:
         """The same for several speakers, the smallest face first."""
         options, clock = described.dub_options, _Clock()
@@ -475,7 +503,7 @@ class Dubber:
             units = [0]
             with clock.stage("analyse and fit", units):
                 stage = StageProgress(progress, "analyse", reader.estimated_frames)
-                faces = find_faces(reader, stage, model)
+                faces = find_faces(reader, stage, model, known)
                 units[0] = reader.index.count
                 found = [
                     pick_speaker(faces, SpeakerChoice.parse(name), reader, model, self._hearing)
@@ -518,12 +546,13 @@ class Dubber:
         persona: Persona | None,
         progress: ProgressCallback | None,
         clock: _Clock,
+        known: KnownFaces | None,
     ) -> tuple[Persona, SpeakerTrack, list[FaceTrackFacts]]:
         """The persona and the speaker's track in this very video."""
         units = [0]
         with clock.stage("analyse and fit", units):
             if persona is None:
-                persona, facts = self._prepare(reader, options, progress)
+                persona, facts = self._prepare(reader, options, progress, known)
                 speaker = _track_of(persona)
                 if options.adapt:
                     persona = self._adapted(reader, persona, progress)
@@ -537,7 +566,7 @@ class Dubber:
                 else:
                     stage = StageProgress(progress, "analyse", reader.estimated_frames)
                     model = self.weights.morphable.to("cpu")
-                    faces = find_faces(reader, stage, model)
+                    faces = find_faces(reader, stage, model, known)
                     choice = options.speaker_choice
                     chosen = pick_speaker(faces, choice, reader, model, self._hearing)
                     speaker = fit_speaker(

@@ -22,7 +22,7 @@ from dubbing.batch.plan import Plan, make_plan
 from dubbing.batch.sharing import shared_jobs
 from dubbing.batch.state import BatchState, apply, replay
 from dubbing.batch.summary import Summary, summarise
-from dubbing.batch.tasks import DUB, PLAN, SEGMENT, Result, Task, WorkerSetup
+from dubbing.batch.tasks import DUB, FACES, INDEX, PLAN, SEGMENT, Result, Task, WorkerSetup
 from dubbing.errors import BatchInvalid, InputNotFound, OptionInvalid, OutputUnwritable
 from dubbing.report import save_bytes
 from dubbing.weights import checkpoint_hashes
@@ -30,6 +30,8 @@ from dubbing.weights import checkpoint_hashes
 HIDDEN = ".dub-batch"
 JOURNAL = "journal.jsonl"
 SUMMARY = "summary.json"
+
+_DONE = {INDEX: "indexed", PLAN: "planned"}  # what the journal calls it
 
 Listener = Callable[[Result, int, int], None]
 """Called after each job with what came of it, the number of jobs that are finished or failed, and
@@ -135,8 +137,9 @@ class _Batch:
             self._finish(Result(name, "", 0.0, error=error), 0)
 
     def work(self, engine: Engine, plan: Plan, share: bool) -> None:
-        """Personas that several jobs share come first, then short jobs as a whole and the plans of
-        long ones, then the segments of the long ones, which are joined at last."""
+        """Personas that several jobs share come first, then short jobs as a whole and the indices
+        of long ones; of these the faces, stretch by stretch, the plans, the segments, which are
+        joined at last."""
         personas, failed = self._personas(engine, plan)
         shared = set()
         if share:
@@ -151,29 +154,43 @@ class _Batch:
                 continue
             place = storage.join(self.folder, job.output)
             replace = job.options.overwrite or job.output in self.state.owned
-            kind = PLAN if job.output in shared else DUB
+            kind = INDEX if job.output in shared else DUB
             tasks.append(Task(kind, job.output, job.to_dict(), place, replace, personas.get(key)))
+        looks, plans = self._begun(engine, tasks, PLAN)
+        self._parts(engine, looks, FACES)
+        segments, joins = self._begun(engine, plans, DUB)
+        self._parts(engine, segments, SEGMENT)
+        self._begun(engine, joins, "")
+
+    def _begun(
+        self, engine: Engine, tasks: Sequence[Task], following: str
+    ) -> tuple[list[tuple[Task, int]], list[Task]]:
+        """Do tasks of jobs; whole jobs end with it.
+
+        Returns:
+            parts: (task, number) of what it found to be missing before the rest of a shared job.
+            rest: tasks of the kind `following` for the shared jobs.
+        """
         by_key = {task.key: task for task in tasks}
-        segments: list[Task] = []
-        joins: list[Task] = []
+        parts: list[tuple[Task, int]] = []
+        rest: list[Task] = []
         for result, attempt, final in self._tries(engine, tasks, begins=True):
             task = by_key[result.key]
-            if task.kind == PLAN and result.error is None:
-                self.note("planned", job=task.key, worker=result.worker, seconds=result.seconds,
-                          facts=result.facts)  # fmt: skip
-                joins.append(replaced(task, kind=DUB))
-                segments += [
-                    replaced(task, kind=SEGMENT, key=f"{task.key}#{number}", number=number)
-                    for number in result.facts["missing"]
-                ]
-            else:
+            if task.kind == DUB or result.error is not None:
                 self._ended(result, attempt, final)
-        for result, _, _ in self._tries(engine, segments, begins=False):
-            # what failed is done, or told, by the task that joins them
-            self.note("segment", segment=result.key, worker=result.worker,
-                      seconds=result.seconds, facts=result.facts, error=result.error)  # fmt: skip
-        for result, attempt, final in self._tries(engine, joins, begins=True):
-            self._ended(result, attempt, final)
+                continue
+            self.note(_DONE[task.kind], job=task.key, worker=result.worker, seconds=result.seconds,
+                      facts=result.facts)  # fmt: skip
+            parts += [(task, number) for number in result.facts["missing"]]
+            rest.append(replaced(task, kind=following))
+        return parts, rest
+
+    def _parts(self, engine: Engine, parts: Sequence[tuple[Task, int]], kind: str) -> None:
+        """Do parts of shared jobs. What fails is done, or told, by the task that follows them."""
+        tasks = [replaced(task, kind=kind, key=f"{task.key}#{n}", number=n) for task, n in parts]
+        for result, _, _ in self._tries(engine, tasks, begins=False):
+            self.note(kind, part=result.key, worker=result.worker, seconds=result.seconds,
+                      facts=result.facts, error=result.error)  # fmt: skip
 
     def _ended(self, result: Result, attempt: int, final: bool) -> None:
         if final:

@@ -18,7 +18,7 @@ from dubbing.errors import (
     WorkerDied,
 )
 
-DUB, PERSONA, PLAN, SEGMENT = "dub", "persona", "plan", "segment"
+DUB, PERSONA, INDEX, FACES, PLAN, SEGMENT = "dub", "persona", "index", "faces", "plan", "segment"
 
 PASSING = (
     DiskFull, InputChanged, MediaFailed, OutputBusy, StorageFailed, UnfinishedJob, WorkerDied
@@ -32,14 +32,16 @@ class Task:
     """One piece of work.
 
     Attributes:
-        kind: DUB a whole job (or what is left of it), PERSONA a speaker that jobs share; PLAN what
-            comes before the first frame of a job, SEGMENT one of its segments after that.
+        kind: DUB a whole job (or what is left of it), PERSONA a speaker that jobs share. Of a job
+            that several workers share: INDEX the times of its frames, FACES what is seen in a
+            stretch of them, PLAN what else comes before the first frame of the result, SEGMENT one
+            of its segments after that.
         key: names the task within its batch.
         job: `Job.to_dict()` of the job; a persona's task has one of the jobs that share it.
         target: where the result goes.
         replace: whether a file there may be replaced.
-        persona: location of a prepared persona, for DUB and PLAN.
-        number: of the SEGMENT.
+        persona: location of a prepared persona, for DUB, INDEX and PLAN.
+        number: of the SEGMENT, or of the stretch of FACES.
     """
 
     kind: str

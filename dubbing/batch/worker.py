@@ -20,16 +20,29 @@ import torch
 from dubbing.batch import storage
 from dubbing.batch.identity import input_identity
 from dubbing.batch.jobs import Job
-from dubbing.batch.tasks import DUB, PERSONA, PLAN, SEGMENT, Result, Task, WorkerSetup, describe
+from dubbing.batch.tasks import (
+    DUB,
+    FACES,
+    INDEX,
+    PERSONA,
+    PLAN,
+    SEGMENT,
+    Result,
+    Task,
+    WorkerSetup,
+    describe,
+)
 from dubbing.dubber import Dubber
 from dubbing.errors import DubbingError, UnfinishedJob
 from dubbing.job import Job as PlannedJob
-from dubbing.job import SegmentRenderer, state_path
+from dubbing.job import JobFolder, SegmentRenderer, SharedFaces, state_path
 from dubbing.options import DubOptions
-from dubbing.persona import Persona
+from dubbing.persona import Persona, fingerprint
 from dubbing.report import DubReport
 
 Done = TypeVar("Done")
+
+SEEN = "faces"  # folder of what is seen in a video before its job is planned
 
 
 @dataclass(frozen=True)
@@ -53,10 +66,19 @@ class _Given:
             return dubber.dub_speakers(self.video, self.audio, self.output, options, self.mix)
         return dubber.dub(self.video, self.audio, self.output, options, self.persona)
 
-    def plan(self, dubber: Dubber, options: DubOptions) -> AbstractContextManager[PlannedJob]:
+    def plan(
+        self, dubber: Dubber, options: DubOptions, faces: Path
+    ) -> AbstractContextManager[PlannedJob]:
         return dubber.plan(
-            self.video, self.audio, self.output, options, self.persona, sound=self.mix
+            self.video, self.audio, self.output, options, self.persona, sound=self.mix, faces=faces
         )
+
+    @property
+    def needs_faces(self) -> bool:
+        """Whether planning looks for faces in the video."""
+        if JobFolder(state_path(self.output)).planned:
+            return False
+        return self.persona is None or self.persona.source != fingerprint(self.video)
 
 
 class Worker:
@@ -79,7 +101,8 @@ class Worker:
         start = time.perf_counter()
         facts: dict[str, Any] = {}
         failure = None
-        work = {DUB: self._dub, PERSONA: self._persona, PLAN: self._plan, SEGMENT: self._segment}
+        work = {DUB: self._dub, PERSONA: self._persona, INDEX: self._index, FACES: self._faces,
+                PLAN: self._plan, SEGMENT: self._segment}  # fmt: skip
         if task.kind != SEGMENT:
             self._forget_renderer()
         try:
@@ -135,14 +158,31 @@ class Worker:
             "engine_version": report.engine_version,
         }
 
+    def _index(self, task: Task, job: Job, home: Path) -> dict[str, Any]:
+        """Which stretches of the video are to be looked through before the job is planned."""
+        given = self._given(task, job, home)
+        if not given.needs_faces:
+            return {"missing": []}
+        shared = self.dubber.share_faces(given.video, home / SEEN, given.options)
+        missing = shared.missing()
+        return {"missing": missing if len(missing) > 1 else [], "frames": shared.index.count}
+
+    def _faces(self, task: Task, job: Job, home: Path) -> dict[str, Any]:
+        """One stretch of a video that was indexed."""
+        shared = SharedFaces.load(home / SEEN)
+        if shared is None:
+            raise UnfinishedJob("the video is not indexed", path=job.video)
+        return {"frames": shared.find(task.number, self.dubber.weights.morphable)}
+
     def _plan(self, task: Task, job: Job, home: Path) -> dict[str, Any]:
         """Everything before the first frame; its state stays in `home` for SEGMENT and DUB."""
         given = self._given(task, job, home)
         facts: dict[str, Any] = {}
 
         def plan(asked: DubOptions) -> None:
-            with given.plan(self.dubber, asked) as planned:
+            with given.plan(self.dubber, asked, home / SEEN) as planned:
                 facts.update(missing=planned.missing(), frames=planned.plan.count)
+                shutil.rmtree(home / SEEN, ignore_errors=True)
                 raise _StateKeptError
 
         try:

@@ -24,6 +24,7 @@ class _Spill:
     def __init__(self) -> None:
         self._file = tempfile.TemporaryFile(prefix="dub-")  # noqa: SIM115
         self._end = 0
+        self._free: dict[int, list[int]] = {}  # {size: places of that size that nobody needs}
 
     @classmethod
     def shared(cls) -> _Spill:
@@ -36,8 +37,9 @@ class _Spill:
 
     def put(self, data: bytes) -> int:
         """Store data; its place."""
-        place = self._end
-        self._end += len(data)
+        free = self._free.get(len(data))
+        place = free.pop() if free else self._end
+        self._end = max(self._end, place + len(data))
         with memoryview(data) as rest:
             done = 0
             while done < len(rest):
@@ -46,6 +48,10 @@ class _Spill:
 
     def get(self, place: int, size: int) -> bytes:
         return os.pread(self._file.fileno(), size, place)
+
+    def drop(self, places: list[int], size: int) -> None:
+        """Take back places of data of that size; others will be stored there."""
+        self._free.setdefault(size, []).extend(places)
 
 
 def face_sides(landmarks: Any) -> Rows:
@@ -85,6 +91,16 @@ class LandmarkRows:
                 self._spill = _Spill.shared()
             self._places.append(self._spill.put(np.stack(self._latest[:BLOCK]).tobytes()))
             del self._latest[:BLOCK]
+
+    def forget(self) -> None:
+        """Give up all rows and their room in the file."""
+        if self._spill is not None:
+            self._spill.drop(self._places, self._block_bytes)
+        self._places, self._latest, self._read, self._spill = [], [], None, None
+
+    @property
+    def _block_bytes(self) -> int:
+        return BLOCK * int(np.prod(self._shape)) * 4
 
     def __len__(self) -> int:
         return len(self._places) * BLOCK + len(self._latest)
@@ -134,7 +150,6 @@ class LandmarkRows:
         if self._read is None or self._read[0] != number:
             if self._spill is None:
                 raise IndexError(f"block {number} was never written")
-            size = BLOCK * int(np.prod(self._shape)) * 4
-            data = self._spill.get(self._places[number], size)
+            data = self._spill.get(self._places[number], self._block_bytes)
             self._read = number, np.frombuffer(data, np.float32).reshape(BLOCK, *self._shape)
         return self._read[1]

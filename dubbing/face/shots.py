@@ -50,12 +50,13 @@ class ShotChange:
 
 
 class ShotDetector:
-    """Fed frame by frame; says where a new shot begins. Holds the last 49 thumbnails."""
+    """Fed frame by frame, from number `first`; says where a new shot begins. Holds the last 49
+    thumbnails."""
 
-    def __init__(self) -> None:
+    def __init__(self, first: int = 0) -> None:
         self._recent: deque[NDArray[np.float32]] = deque(maxlen=max(WINDOWS) + 1)
         self._usual = 0.0
-        self._index = -1
+        self._index = first - 1
         self._since_cut = 0  # frames since the last cut, that one included
         self._before: NDArray[np.float32] | None = None  # the last picture before that cut
         self._blend: tuple[int, int] | None = None  # the dissolve that is going on

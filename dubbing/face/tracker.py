@@ -103,22 +103,29 @@ class FaceTrack:
     def without(self, first: int, last: int) -> tuple[FaceTrack, FaceTrack]:
         """What lies before video frame `first` and after `last`, as two tracks of the same id."""
         before, after = FaceTrack(self.id, self.shot), FaceTrack(self.id, self.shot)
-        known = len(self.visible)
         for k, frame in enumerate(self.frames):
-            part = before if frame < first else after
-            if first <= frame <= last:
-                continue
-            part.frames.append(frame)
-            part.landmarks.append(self.landmarks[k])
-            if self.sharp:
-                part.sharp.append(self.sharp[k])
-            if frame in self.overlaps:
-                part.overlaps[frame] = self.overlaps[frame]
-            if k < known:
-                part.visible.append(self.visible[k])
-            elif self._samples:
-                part._samples.append(self._samples[k - known])
+            if not first <= frame <= last:
+                (before if frame < first else after)._copy(self, k)
         return before, after
+
+    def extend(self, other: FaceTrack, frames: range) -> None:
+        """Go on with what a closed track has of these video frames, all later than the own."""
+        for k, frame in enumerate(other.frames):
+            if frame in frames:
+                self._copy(other, k)
+
+    def _copy(self, other: FaceTrack, row: int) -> None:
+        frame, known = other.frames[row], len(other.visible)
+        self.frames.append(frame)
+        self.landmarks.append(other.landmarks[row])
+        if other.sharp:
+            self.sharp.append(other.sharp[row])
+        if frame in other.overlaps:
+            self.overlaps[frame] = other.overlaps[frame]
+        if row < known:
+            self.visible.append(other.visible[row])
+        elif other._samples:
+            self._samples.append(other._samples[row - known])
 
 
 class FaceTracker(Closing):
@@ -126,6 +133,7 @@ class FaceTracker(Closing):
 
     Args:
         sampler: looks at sharpness and covered mouths where it is given.
+        first: number of the first frame.
 
     Attributes:
         cuts: first frames of later shots.
@@ -133,11 +141,13 @@ class FaceTracker(Closing):
             track.
     """
 
-    def __init__(self, min_confidence: float = 0.5, sampler: FaceSampler | None = None):
+    def __init__(
+        self, min_confidence: float = 0.5, sampler: FaceSampler | None = None, first: int = 0
+    ):
         self._detector = FaceDetector(min_confidence)
         self._mesher = FaceMesher(min_confidence)
         self._sampler = sampler
-        self._shots = ShotDetector()
+        self._shots = ShotDetector(first)
         self._open: list[FaceTrack] = []
         self._closed: list[FaceTrack] = []
         self._before_cut: list[FaceTrack] = []  # tracks that a cut ended, until it is sure
@@ -145,7 +155,7 @@ class FaceTracker(Closing):
         self._blend_end = -1
         self._next_id = 0
         self._shot = 0
-        self._index = -1
+        self._index = first - 1
         self._since_detection = DETECT_EVERY
         self.cuts: list[int] = []
         self.blended: dict[int, bool] = {}

@@ -26,6 +26,12 @@ with the bytes that it would have made.
     with SegmentRenderer(dubber, job) as renderer:
         renderer.render(number)                 # any number of times
 
+Where the video is long its faces can be looked for in the same way, before the job is planned:
+
+    shared = dubber.share_faces("film.mp4", seen, options)   # the driver: seen is a folder
+    SharedFaces.load(seen).find(number, dubber.weights.morphable)    # workers: shared.missing()
+    with dubber.plan(..., faces=seen) as job: ...
+
 The driver holds the lock and decides who renders what; two workers at the same segment do the work
 twice, and either result is right. Where the block is left by an exception the state stays, and
 `options.resume` finds it. Inputs are looked at after every segment, and read whole at the end.
@@ -35,11 +41,13 @@ from dubbing.job.folder import JobFolder, clean_state, held_state, state_path
 from dubbing.job.job import Job
 from dubbing.job.joining import join_segments
 from dubbing.job.rendering import SegmentRenderer
+from dubbing.job.shared_faces import SharedFaces
 
 __all__ = [
     "Job",
     "JobFolder",
     "SegmentRenderer",
+    "SharedFaces",
     "clean_state",
     "held_state",
     "join_segments",

@@ -5,27 +5,20 @@ from __future__ import annotations
 import dataclasses
 import json
 import struct
-from array import array
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
-from torch import Tensor
 
 from dubbing.analysis import SpeakerTrack
-from dubbing.errors import UnfinishedJob
 from dubbing.geometry.fit import FaceFit
+from dubbing.job.facts import FORMAT, damaged, index_facts, index_of, load_facts, save_facts
 from dubbing.media.index import FrameIndex
 from dubbing.media.output import atomic_output, disk_errors
 from dubbing.motion import RATE, REACH, Motion
-from dubbing.report import FaceTrackFacts, StageTime, join_pass_through, save_bytes
-
-FORMAT = "1"
+from dubbing.report import FaceTrackFacts, StageTime, join_pass_through
 
 
 @dataclass(frozen=True)
@@ -52,10 +45,10 @@ class Findings:
         Raises:
             OutputUnwritable, DiskFull: see `save_bytes`.
         """
-        index, fit = self.index, self.speaker.fit
+        fit = self.speaker.fit
+        times, frames = index_facts(self.index)
         tensors = {
-            "pts": torch.from_numpy(np.array(index.pts, np.int64)),
-            "keys": torch.from_numpy(np.array(index.keys, np.int64)),
+            **frames,
             "track_frames": torch.tensor(list(self.speaker.position), dtype=torch.int64),
             "track_rows": torch.tensor(list(self.speaker.position.values()), dtype=torch.int64),
             "track_parts": torch.tensor(
@@ -64,10 +57,7 @@ class Findings:
             **{name: getattr(fit, name) for name in _FIT},
         }
         facts = {
-            "format": FORMAT,
-            "time_base": str(index.time_base),
-            "last_duration": index.last_duration,
-            "seekable": index.seekable,
+            **times,
             "ids": self.speaker.ids,
             "reasons": [dataclasses.asdict(x) for x in join_pass_through(self.speaker.reasons)],
             "cuts": self.speaker.cuts,
@@ -75,7 +65,7 @@ class Findings:
             "audio_seconds": str(self.audio_seconds),
             "stages": [dataclasses.asdict(item) for item in self.stages],
         }
-        _save(path, tensors, facts)
+        save_facts(path, tensors, facts)
 
     @classmethod
     def load(cls, path: Path) -> Findings:
@@ -84,11 +74,7 @@ class Findings:
         Raises:
             UnfinishedJob: it is damaged or of another format.
         """
-        facts, tensors = _load(path)
-        pts, keys = (array("q", tensors[name].tolist()) for name in ("pts", "keys"))
-        index = FrameIndex(
-            Fraction(facts["time_base"]), pts, keys, facts["last_duration"], facts["seekable"]
-        )
+        facts, tensors = load_facts(path)
         frames = tensors["track_frames"].tolist()
         reasons = {
             frame: item["reason"]
@@ -104,7 +90,7 @@ class Findings:
             facts["cuts"],
         )
         return cls(
-            index,
+            index_of(facts, tensors),
             speaker,
             [FaceTrackFacts(**item) for item in facts["faces"]],
             Fraction(facts["audio_seconds"]),
@@ -145,24 +131,4 @@ def load_motion(path: Path, start: float, stop: float) -> Motion:
             last = min(max(int(stop * RATE) + 3 + REACH, first + 1), total)
             return Motion(states[first:last], first, total)
     except (SafetensorError, OSError) as error:
-        raise _damaged(path) from error
-
-
-def _save(path: Path, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
-    held = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    save_bytes(path, save(held, {"facts": json.dumps(facts)}))
-
-
-def _load(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    try:
-        with safe_open(path, "pt") as file:
-            facts = json.loads((file.metadata() or {})["facts"])
-            if facts["format"] != FORMAT:
-                raise _damaged(path)
-            return facts, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
-        raise _damaged(path) from error
-
-
-def _damaged(path: Path) -> UnfinishedJob:
-    return UnfinishedJob("the state can't be read", path=path, hint="remove it with --clean")
+        raise damaged(path) from error

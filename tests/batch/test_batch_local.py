@@ -161,7 +161,7 @@ def test_segments_by_two_workers_of_which_one_is_killed_make_the_same_file(
     summary = run_batch(jobs, output, options, device="cpu")
     killer.join()
     assert (summary.done, summary.failed, summary.workers) == (1, 0, 2)
-    numbers = {r["segment"] for r in records(output, "segment") if r["error"] is None}
+    numbers = {r["part"] for r in records(output, "segment") if r["error"] is None}
     assert numbers == {f"b2.mp4#{k}" for k in range(4)}
     assert len({r["worker"] for r in records(output, "segment")}) > 1
     wanted = DubOptions(preset="ultrafast", segment_seconds=0.1, overwrite=True)

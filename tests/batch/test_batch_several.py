@@ -41,7 +41,7 @@ def test_results_are_those_of_one_process(
     summary = run_batch(jobs, output, options, device="cpu")
     assert (summary.done, summary.failed) == (1, 0)
     segments = [r for r in read_journal(output / HIDDEN / JOURNAL) if r["kind"] == "segment"]
-    assert {r["segment"] for r in segments} == {f"both.mp4#{k}" for k in range(4)}
+    assert {r["part"] for r in segments} == {f"both.mp4#{k}" for k in range(4)}
     assert all(r["error"] is None for r in segments)
     wanted = DubOptions(preset="ultrafast", segment_seconds=0.1, overwrite=True)
     assert (output / "both.mp4").read_bytes() == alone.several(pair.name, SAID, wanted)

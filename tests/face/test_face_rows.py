@@ -38,3 +38,20 @@ def test_misuse_is_refused() -> None:
         held[::2]
     with pytest.raises(IndexError):
         held[1]
+
+
+def test_room_that_is_given_up_is_used_again() -> None:
+    first, second, last = (LandmarkRows() for _ in range(3))
+    for row in rows(2 * BLOCK + 1):
+        first.append(row)
+    for row in rows(2 * BLOCK + 1, seed=1):
+        second.append(row)
+    assert first._spill is not None
+    size = first._spill._end
+    first.forget()
+    assert len(first) == 0
+    for row in rows(2 * BLOCK + 1, seed=2):
+        last.append(row)
+    assert last._spill is not None and last._spill._end == size
+    assert np.array_equal(last[:], rows(2 * BLOCK + 1, seed=2))
+    assert np.array_equal(second[:], rows(2 * BLOCK + 1, seed=1))
