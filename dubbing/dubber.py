@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from fractions import Fraction
 from importlib.metadata import version
@@ -16,17 +16,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dubbing.adaptation import Adaptation, Adapter, adapted_network
 from dubbing.analysis import (
     KnownFaces,
-    SpeakerTrack,
-    VideoFaces,
-    find_faces,
-    fit_speaker,
-    fit_speakers,
 )
-from dubbing.errors import AudioUnusable, NoAudioStream, OptionInvalid, PersonaInvalid
-from dubbing.geometry.fit import FaceFit
+from dubbing.errors import OptionInvalid
 from dubbing.inspection import Inspection, inspection_of
 from dubbing.job.description import JobDescription, library_versions
 from dubbing.job.findings import Findings, save_motion
@@ -36,6 +29,7 @@ from dubbing.job.inputs import InputFile
 from dubbing.job.job import SPEECH_OF, Job, resumed_job
 from dubbing.job.rendering import SegmentRenderer
 from dubbing.job.shared_faces import SharedFaces
+from dubbing.learning import SpeakerLearner
 from dubbing.media.audio import audio_duration, check_speech, load_speech
 from dubbing.media.containers import check_video_codec
 from dubbing.media.encoders import check_encoder, video_encoder
@@ -48,20 +42,16 @@ from dubbing.media.timeline import OutputPlan, plan_output
 from dubbing.models.geometry_net import HUBERT, GeometryNet
 from dubbing.motion import Motion, drive
 from dubbing.options import DubOptions, check_device_name, to_dict
-from dubbing.own_speech import own_speech
-from dubbing.persona import Persona, fingerprint
-from dubbing.persona_builder import build_persona
+from dubbing.persona import Persona
 from dubbing.progress import ProgressCallback, StageProgress
 from dubbing.render.mesh import RenderMesh
 from dubbing.render.session import FacePicture, RenderSession
-from dubbing.report import DubReport, FaceTrackFacts, StageTime
+from dubbing.report import DubReport, StageTime
 from dubbing.speaker_choice import SpeakerChoice
-from dubbing.speakers import Hearing, pick_speaker
 from dubbing.speech.features import SpeechFeatureExtractor, SpeechFeatures
 from dubbing.speech.hubert import load_hubert
 from dubbing.stream import dub_stream
-from dubbing.sync import SYNC, load_sync
-from dubbing.weights import GEOMETRY, MORPHABLE, SPEECH, EngineWeights, load_engine, resolve
+from dubbing.weights import EngineWeights, load_engine
 
 log = logging.getLogger(__name__)
 
@@ -112,6 +102,7 @@ class Dubber:
         )
         if weights.geometry.config.features == HUBERT:
             self.features = load_hubert().to(device)
+        self.learner = SpeakerLearner(weights, self.mesh, self.features, checkpoint, device)
         self.version = version(PRODUCT)
 
     @classmethod
@@ -140,76 +131,7 @@ class Dubber:
         options = options or DubOptions()
         check_decoder(options.decoder)
         with VideoReader(video, limits=options.limits, decoder=options.decoder) as reader:
-            persona = self._prepare(reader, options, progress)[0]
-            return self._adapted(reader, persona, progress) if options.adapt else persona
-
-    @property
-    def _stage1_hash(self) -> str:
-        return f"{self.weights.hashes[GEOMETRY]}-{self.weights.hashes[SPEECH]}"
-
-    def _adapted(
-        self, reader: VideoReader, persona: Persona, progress: ProgressCallback | None
-    ) -> Persona:
-        """`persona` with stage 1 adapted to its video's own speech, or with the reason why not."""
-        adapter = Adapter(self.weights.geometry, self.weights.morphable, self._stage1_hash)
-        stage = StageProgress(progress, "adapt", adapter.total)
-        try:
-            speech = own_speech(reader, persona, self.features)
-        except (NoAudioStream, AudioUnusable) as error:
-            outcome = Adaptation.kept(error.message)
-        else:
-            outcome = adapter.adapt(speech, stage.advance)
-        stage.finish()
-        return dataclasses.replace(persona, adaptation=outcome)
-
-    def _network(self, persona: Persona) -> GeometryNet:
-        """Stage 1 for a speaker: the shared network, or an adapted copy of it."""
-        learned = persona.adaptation
-        if learned is None or not learned.applied or learned.weights != self._stage1_hash:
-            return self.weights.geometry
-        return adapted_network(self.weights.geometry, learned.changes)
-
-    def _adaptation_notes(self, persona: Persona) -> list[str]:
-        """What a user should know about the persona's adaptation."""
-        learned = persona.adaptation
-        if learned is None:
-            return []
-        if not learned.applied:
-            return [learned.text]
-        if learned.weights != self._stage1_hash:
-            return ["the persona was adapted with another checkpoint: the generic weights are used"]
-        return []
-
-    def _prepare(
-        self,
-        reader: VideoReader,
-        options: DubOptions,
-        progress: ProgressCallback | None,
-        known: KnownFaces | None = None,
-    ) -> tuple[Persona, list[FaceTrackFacts]]:
-        stage = StageProgress(progress, "analyse", reader.estimated_frames)
-        model = self.weights.morphable.to("cpu")
-        faces = find_faces(reader, stage, model, known)
-        chosen = pick_speaker(faces, options.speaker_choice, reader, model, self._hearing)
-        fitting = StageProgress(progress, "fit", len(chosen.track.frames))
-        speaker = fit_speaker(model, faces, chosen.track, limits=options.face_limits)
-        persona = build_persona(
-            reader, speaker, model, self.mesh.to("cpu"), faces.frames, self._morphable_hash
-        )
-        fitting.advance(len(chosen.track.frames))
-        fitting.finish()
-        persona = dataclasses.replace(persona, notes=[chosen.note] if chosen.note else [])
-        return persona, _track_facts(faces, [speaker], chosen.agreement)
-
-    def _hearing(self) -> Hearing:
-        """What finds the active speaker: the checkpoint's own sync expert, or the packaged one."""
-        own = resolve(self.checkpoint) / f"{SYNC}.safetensors"
-        expert = load_sync(own) if own.is_file() else load_sync()
-        return Hearing(self.weights.speech_encoder, expert.to(self.device))
-
-    @property
-    def _morphable_hash(self) -> str:
-        return self.weights.hashes[MORPHABLE]
+            return self.learner.learn(reader, options, progress)[0]
 
     def inspect(
         self,
@@ -226,7 +148,7 @@ class Dubber:
         with VideoReader(video, limits=options.limits) as reader:
             stage = StageProgress(progress, "analyse", reader.estimated_frames)
             model = self.weights.morphable.to("cpu")
-            return inspection_of(reader, stage, model, options, self._hearing)
+            return inspection_of(reader, stage, model, options, self.learner.hearing)
 
     def dub(
         self,
@@ -405,7 +327,7 @@ class Dubber:
         """
         options = options or job.options
         stage = StageProgress(progress, "mux", 1)
-        notes = self._adaptation_notes(job.persona)
+        notes = self.learner.adaptation_notes(job.persona)
         notes += [note for voice in job.voices for note in voice.persona.notes]
         report = finish_job(job, self.checkpoint, notes, options.overwrite)
         stage.advance()
@@ -472,9 +394,12 @@ class Dubber:
         clock = _Clock()
         video, audio = (item.path for item in described.inputs[:2])
         with VideoReader(video, limits=options.limits, decoder=options.decoder) as reader:
-            persona, speaker, faces = self._speaker(
-                reader, options, persona, progress, clock, known
-            )
+            units = [0]
+            with clock.stage("analyse and fit", units):
+                persona, speaker, faces = self.learner.locate(
+                    reader, options, persona, progress, known
+                )
+                units[0] = reader.index.count
             index = reader.index
         length = audio_duration(audio, options.limits)
         plan = plan_output(index.times, index.duration, length, options.length)  # type: ignore[arg-type]
@@ -495,106 +420,32 @@ class Dubber:
     ) -> Findings:
         """The same for several speakers, the smallest face first."""
         options, clock = described.dub_options, _Clock()
-        model = self.weights.morphable.to("cpu")
         video, audio = (item.path for item in described.inputs[:2])
-        names = [i.role.removeprefix(SPEECH_OF) for i in described.inputs if SPEECH_OF in i.role]
-        speeches = [i.path for i in described.inputs if SPEECH_OF in i.role]
+        speeches = {
+            item.role.removeprefix(SPEECH_OF): item.path
+            for item in described.inputs
+            if SPEECH_OF in item.role
+        }
         with VideoReader(video, limits=options.limits, decoder=options.decoder) as reader:
             units = [0]
             with clock.stage("analyse and fit", units):
-                stage = StageProgress(progress, "analyse", reader.estimated_frames)
-                faces = find_faces(reader, stage, model, known)
-                units[0] = reader.index.count
-                found = [
-                    pick_speaker(faces, SpeakerChoice.parse(name), reader, model, self._hearing)
-                    for name in names
-                ]
-                order = sorted(range(len(found)), key=lambda k: found[k].track.mean_side)
-                speakers = fit_speakers(
-                    model, faces, {names[k]: found[k].track for k in order}, options.face_limits
+                learned, facts = self.learner.learn_several(
+                    reader, list(speeches), options, progress, known
                 )
-                personas = [
-                    dataclasses.replace(
-                        build_persona(
-                            reader, speaker, model, self.mesh.to("cpu"), faces.frames,
-                            self._morphable_hash,
-                        ),
-                        notes=[found[k].note] if found[k].note else [],
-                    )
-                    for k, speaker in zip(order, speakers, strict=True)
-                ]  # fmt: skip
+                units[0] = reader.index.count
             index = reader.index
-        agreement = {t: a for choice in found for t, a in choice.agreement.items()}
-        facts = _track_facts(faces, speakers, agreement)
         length = audio_duration(audio, options.limits)
         plan = plan_output(index.times, index.duration, length, options.length)  # type: ignore[arg-type]
-        for number, (k, persona) in enumerate(zip(order, personas, strict=True)):
-            samples = load_speech(speeches[k], options.limits)
-            motion = self._motion(samples, plan, persona, options, progress, clock)
+        for number, speaker in enumerate(learned):
+            samples = load_speech(speeches[speaker.name], options.limits)
+            motion = self._motion(samples, plan, speaker.persona, options, progress, clock)
             places = folder.voice(number)
-            persona.save(places[0])
+            speaker.persona.save(places[0])
             save_motion(motion, places[2])
-        each = [Findings(index, s, facts, length, clock.stages) for s in speakers]
+        each = [Findings(index, s.track, facts, length, clock.stages) for s in learned]
         for number, findings in enumerate(each):
             findings.save(folder.voice(number)[1])
         return each[0]
-
-    def _speaker(
-        self,
-        reader: VideoReader,
-        options: DubOptions,
-        persona: Persona | None,
-        progress: ProgressCallback | None,
-        clock: _Clock,
-        known: KnownFaces | None,
-    ) -> tuple[Persona, SpeakerTrack, list[FaceTrackFacts]]:
-        """The persona and the speaker's track in this very video."""
-        units = [0]
-        with clock.stage("analyse and fit", units):
-            if persona is None:
-                persona, facts = self._prepare(reader, options, progress, known)
-                speaker = _track_of(persona)
-                if options.adapt:
-                    persona = self._adapted(reader, persona, progress)
-            else:
-                self._check_persona(persona, reader.path)
-                if persona.source == fingerprint(reader.path):
-                    speaker = _track_of(persona)
-                    facts = _speaker_facts(speaker)
-                    if options.adapt and persona.adaptation is None:
-                        persona = self._adapted(reader, persona, progress)
-                else:
-                    stage = StageProgress(progress, "analyse", reader.estimated_frames)
-                    model = self.weights.morphable.to("cpu")
-                    faces = find_faces(reader, stage, model, known)
-                    choice = options.speaker_choice
-                    chosen = pick_speaker(faces, choice, reader, model, self._hearing)
-                    speaker = fit_speaker(
-                        model, faces, chosen.track, persona.template, options.face_limits
-                    )
-                    facts = _track_facts(faces, [speaker], chosen.agreement)
-                    note = [chosen.note] if chosen.note else []
-                    persona = dataclasses.replace(persona, notes=note, shot_banks={})
-                    if options.adapt and persona.adaptation is None:
-                        why = "the persona is of another video; 'dub persona --adapt' adapts it"
-                        persona = dataclasses.replace(persona, adaptation=Adaptation.kept(why))
-            units[0] = reader.index.count
-        return persona, speaker, facts
-
-    def _check_persona(self, persona: Persona, path: Path) -> None:
-        if persona.morphable != self._morphable_hash:
-            raise PersonaInvalid(
-                "the persona was made with another morphable model",
-                path=path,
-                hint="make it again with 'dub persona'",
-            )
-        model = self.weights.morphable
-        sizes = (len(persona.alpha), len(persona.template), persona.rest.shape[0])
-        if sizes != (len(model.shape), len(model.mean), len(model.expression)):
-            raise PersonaInvalid(
-                f"the persona has {sizes} shapes, vertices and expressions; the model has others",
-                path=path,
-            )
 
     def _motion(
         self,
@@ -626,7 +477,7 @@ class Dubber:
     ) -> Motion:
         """Lower-face motion for speech `samples` ([N] float32, 16 kHz mono), `duration` seconds."""
         options = options or DubOptions()
-        net = self._network(persona)
+        net = self.learner.network(persona)
         reference = persona.style
         if options.style is not None:
             reference = self.prepare(options.style, DubOptions(), progress).style
@@ -683,7 +534,7 @@ class Dubber:
             AudioUnusable: the speech is empty, silent or too short.
         """
         check_speech(samples)
-        self._check_persona(persona, Path("persona"))
+        self.learner.check(persona, Path("persona"))
         options = options or DubOptions()
         duration = len(samples) / 16000 + 1.0
         motion = self.drive(torch.from_numpy(samples), duration, persona, options)
@@ -700,52 +551,3 @@ def _check_speeches(speeches: Mapping[str, str | Path], options: DubOptions) -> 
         raise OptionInvalid(
             "adapt learns from a sound that belongs to one speaker; it can't be used with several"
         )
-
-
-def _track_facts(
-    faces: VideoFaces, speakers: Sequence[SpeakerTrack], agreement: dict[int, float]
-) -> list[FaceTrackFacts]:
-    """Every face track of a video for the report."""
-    confidence = {t: sure for speaker in speakers for t, sure in speaker.confidences().items()}
-    return [
-        FaceTrackFacts(
-            t.id,
-            t.frames[0],
-            t.frames[-1] + 1,
-            len(t.frames),
-            t.mean_side,
-            t.id in confidence,
-            confidence.get(t.id),
-            agreement.get(t.id),
-        )
-        for t in faces.tracks
-    ]
-
-
-def _speaker_facts(speaker: SpeakerTrack) -> list[FaceTrackFacts]:
-    """The speaker's tracks for the report, where only they are known: the size is that of the
-    fitted face."""
-    confidence = speaker.confidences()
-    facts = []
-    for track in speaker.ids:
-        frames = sorted(frame for frame, part in speaker.part.items() if part == track)
-        height = 2 * speaker.fit.pose[[speaker.position[f] for f in frames], 3].exp()
-        start, stop, size = frames[0], frames[-1] + 1, float(height.mean())
-        facts.append(FaceTrackFacts(track, start, stop, len(frames), size, True, confidence[track]))
-    return facts
-
-
-def _track_of(persona: Persona) -> SpeakerTrack:
-    """The speaker's track as stored in a persona of the same video."""
-    frames = persona.track_frames.tolist()
-    fit = FaceFit(
-        persona.alpha, persona.template, persona.track_beta, persona.track_pose, persona.track_error
-    )
-    return SpeakerTrack(
-        persona.track_ids,
-        {frame: row for row, frame in enumerate(frames)},
-        dict(zip(frames, persona.track_parts.tolist(), strict=True)),
-        fit,
-        persona.faults,
-        persona.cuts,
-    )

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dubbing.analysis import SpeakerTrack, choose_speaker, find_faces, fit_speaker
-from dubbing.dubber import _track_of as track_of
 from dubbing.evaluation.clips import Clip
 from dubbing.evaluation.regions import CROP, Mask, Points
 from dubbing.evaluation.studio import Studio
@@ -23,6 +22,7 @@ from dubbing.geometry.pose import apply_pose
 from dubbing.media.reader import DecodedFrame, VideoReader
 from dubbing.progress import StageProgress
 from dubbing.render.crop import SIDE_SCALE, crop_boxes, cut_crop
+from dubbing.track_facts import track_of
 
 Picture = NDArray[np.uint8]
 Box = NDArray[np.float32]

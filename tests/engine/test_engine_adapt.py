@@ -124,7 +124,7 @@ def learned(dubber: Dubber) -> Adaptation:
     """A large change that can't be overlooked."""
     net = dubber.weights.geometry
     changes = {"audio_in.1.weight": 0.5 * dict(net.named_parameters())["audio_in.1.weight"].half()}
-    return Adaptation(changes, dubber._stage1_hash, "", 0.6, 0.7, 1.0, 9.0)
+    return Adaptation(changes, dubber.learner.stage1_hash, "", 0.6, 0.7, 1.0, 9.0)
 
 
 def test_an_adapted_persona_moves_otherwise_and_nobody_else_does(
@@ -137,7 +137,7 @@ def test_an_adapted_persona_moves_otherwise_and_nobody_else_does(
     stranger = dataclasses.replace(learned, weights="another checkpoint")
     other = dataclasses.replace(persona, adaptation=stranger)
     assert torch.equal(dubber.drive(samples, 4.0, other).lower, generic)
-    assert "another checkpoint" in dubber._adaptation_notes(other)[0]
+    assert "another checkpoint" in dubber.learner.adaptation_notes(other)[0]
 
 
 def test_an_adaptation_survives_the_persona_file(

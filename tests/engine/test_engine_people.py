@@ -108,7 +108,9 @@ def test_two_people_who_pass_each_other(dubber: Dubber, folder: Path) -> None:
     with VideoReader(path) as reader:
         found = find_faces(reader, StageProgress(None, "analyse"), model)
         chosen = {
-            place: pick_speaker(found, SpeakerChoice.parse(place), reader, model, dubber._hearing)
+            place: pick_speaker(
+                found, SpeakerChoice.parse(place), reader, model, dubber.learner.hearing
+            )
             for place in ("120,120@0", "500,120@0")
         }
     speakers = fit_speakers(model, found, {who: c.track for who, c in chosen.items()})
@@ -198,7 +200,7 @@ def test_the_one_whose_lips_move_with_the_sound_is_active(dubber: Dubber, person
     motion = dubber.drive(samples, frames / 25, persona)
     turned = Motion(motion.lower.flip(0))  # moves as much, at other times
     seconds = np.arange(frames) / 25
-    hearing = dubber._hearing()
+    hearing = dubber.learner.hearing()
     model = dubber.weights.morphable
     for moves in ((motion, turned), (turned, motion)):
         tracks = [talking(dubber, m, frames, 100 + 200 * k, k) for k, m in enumerate(moves)]
@@ -220,7 +222,11 @@ def test_without_sound_the_largest_is_taken_and_said(
     model = dubber.weights.morphable
     with VideoReader(film) as reader:
         found = pick_speaker(
-            faces, DubOptions(speaker="active").speaker_choice, reader, model, dubber._hearing
+            faces,
+            DubOptions(speaker="active").speaker_choice,
+            reader,
+            model,
+            dubber.learner.hearing,
         )
     assert "can't be heard" in found.note
     assert found.track is max(faces.tracks, key=lambda t: t.weight)
