@@ -24,7 +24,7 @@ Inputs that the limits of this run refuse are refused before anything is compare
 
 def library_versions() -> dict[str, str]:
     """Versions of the libraries that decode, render and encode."""
-    return {name: version(name) for name in ("torch", "av")}
+    return {name: version(name) for name in ("torch", "av", "numba")}
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dubbing.models.renderer import blurred
+from dubbing.render.smooth import smoothed
 
 GAMMA = 2.2  # of the pictures: code values to the power of it are light
 LARGEST = 1.25  # gain in light that a border may ask for; more is not light but another thing
@@ -37,7 +37,7 @@ def match_colour(made: Tensor, source: Tensor, mask: Tensor, moved: Tensor) -> T
     half = F.avg_pool2d(torch.cat([source, made, trusted])[None], 2, ceil_mode=True)
     light, trusted = half[:, :6].clamp(0, 1) ** GAMMA * half[:, 6:], half[:, 6:]
     shrunk = F.interpolate(torch.cat([light, trusted], 1), grid, mode="area")
-    wide = blurred(shrunk, 2.0) + 0.1 * blurred(shrunk, 6.0)
+    wide = smoothed(shrunk, 2.0) + 0.1 * smoothed(shrunk, 6.0)
     floor = FLOOR * (wide[:, 6:] + 1e-3)  # where nothing is trusted the gain is 1
     gain = ((wide[:, :3] + floor) / (wide[:, 3:6] + floor)).clamp(1 / LARGEST, LARGEST)
     gain = F.interpolate(gain ** (1 / GAMMA), (height, width), mode="bilinear", align_corners=False)

@@ -16,8 +16,10 @@ from dubbing.geometry.pose import apply_pose, rotation_matrix, turn_between
 from dubbing.geometry.raster import Raster, rasterize
 from dubbing.geometry.topology import LIPS
 from dubbing.models.geometry_net import VERTEX_SCALE
-from dubbing.models.renderer import Correspondence, blurred
+from dubbing.models.renderer import Correspondence
 from dubbing.render.mesh import RenderMesh, extended_displacement
+from dubbing.render.scene_cpu import found_places
+from dubbing.render.smooth import smoothed
 
 WINDOW = (144, 192)  # height, width in window pixels; multiples of the latent stride
 LIP_WINDOW = (80, 120)
@@ -86,7 +88,7 @@ def target_maps(mesh: RenderMesh, states: FaceStates) -> TargetMaps:
     face = ((raster.triangle >= 0) & (raster.triangle < mesh.surface))[:, None]
     mouth = (raster.triangle >= mesh.surface)[:, None] & (maps[:, 3:4] > 0)
     lips = torch.where(mouth, 1.0, maps[:, 3:4])
-    mask = blurred(torch.where(mouth, 1.0, maps[:, 4:5]), FEATHER) * _edge_ramp(maps)
+    mask = smoothed(torch.where(mouth, 1.0, maps[:, 4:5]), FEATHER) * _edge_ramp(maps)
     return TargetMaps(maps[:, :3] * face, lips.clamp(0, 1), mask.clamp(0, 1), raster)
 
 
@@ -102,7 +104,7 @@ def needed_mask(mesh: RenderMesh, maps: TargetMaps, moved: Tensor) -> Tensor:
     triangle = maps.raster.triangle[:, None]
     inside = (triangle >= 0) & (triangle < mesh.first_ring)
     need = torch.where(inside, 1.0, 1 - torch.exp(-((moved / RING_MOVED) ** 2)))
-    return maps.mask * blurred(need, FEATHER)
+    return maps.mask * smoothed(need, FEATHER)
 
 
 def _edge_ramp(like: Tensor, width: int = 6) -> Tensor:
@@ -135,14 +137,33 @@ def correspond(
         references: states of B * count references, those of one target together.
         corner: [B, 2] (y, x) of the parts in the windows, where the raster is of parts.
     """
-    batch = raster.triangle.shape[0]
-    grouped = (batch, count)
+    grouped = (raster.triangle.shape[0], count)
     places = torch.unflatten(references.in_window()[..., :2], 0, grouped)
     moved = torch.unflatten(references.displacement, 0, grouped) - target.displacement[:, None]
     cost = moved.norm(dim=-1, keepdim=True) * VERTEX_SCALE
     # one interpolation for every reference: [B, V, count * 3]
     attributes = torch.cat([places, cost], -1).permute(0, 2, 1, 3).flatten(2)
-    maps = torch.unflatten(raster.interpolate(attributes), 1, (count, 3))
+    found = _found_places if attributes.device.type == "cpu" else _found_places_tensors
+    place, away = found(raster, attributes, corner)
+    turn = turn_between(torch.unflatten(references.rotation, 0, grouped), target.rotation[:, None])
+    return Correspondence(place, away, turn, cost[:, :, list(LIPS), 0].mean(2))
+
+
+def _found_places(
+    raster: Raster, attributes: Tensor, corner: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Place [B, N, h, w, 2] and cost [B, N, h, w] from vertex attributes [B, V, 3 N]."""
+    shift = torch.zeros(len(attributes), 2, dtype=torch.int64) if corner is None else corner
+    maps = (raster.triangle, raster.weights, raster.corners, attributes, shift)
+    place, cost = found_places(*(m.detach().contiguous().numpy() for m in maps))
+    return torch.from_numpy(place), torch.from_numpy(cost)
+
+
+def _found_places_tensors(
+    raster: Raster, attributes: Tensor, corner: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """The same on any device."""
+    maps = torch.unflatten(raster.interpolate(attributes), 1, (-1, 3))
     h, w = maps.shape[-2:]
     place = maps[:, :, :2].permute(0, 1, 3, 4, 2)
     # where no triangle lies (far corners) the same place of the window stands in
@@ -151,9 +172,7 @@ def correspond(
     same = torch.stack([x, y], -1)[None, None]
     if corner is not None:
         same = same + corner.flip(-1)[:, None, None, None]
-    place = torch.where(raster.covered[:, None, ..., None], place, same)
-    turn = turn_between(torch.unflatten(references.rotation, 0, grouped), target.rotation[:, None])
-    return Correspondence(place, maps[:, :, 2], turn, cost[:, :, list(LIPS), 0].mean(2))
+    return torch.where(raster.covered[:, None, ..., None], place, same), maps[:, :, 2]
 
 
 def lip_corner(mesh: RenderMesh, states: FaceStates, pose: Tensor) -> Tensor:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import OrderedDict
 from dataclasses import dataclass, replace
 
-import cv2
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -23,14 +22,12 @@ from dubbing.models.geometry_net import VERTEX_SCALE
 from dubbing.models.renderer import (
     Correspondence,
     LipReferences,
-    Priors,
     Renderer,
-    blurred,
-    mix,
     sample_pixels,
 )
 from dubbing.render.ablation import FULL, NoRegistration, RenderAblation
 from dubbing.render.compose import match_colour
+from dubbing.render.copying import PixelCopier, PixelGrid, Reference, Sources, sample
 from dubbing.render.mesh import RenderMesh, extended_vertices
 from dubbing.render.precision import convolution_dtype
 from dubbing.render.registration import Registration, carried, shifted
@@ -51,15 +48,12 @@ from dubbing.render.scene import (
     reference_maps,
     target_maps,
 )
+from dubbing.render.smooth import smoothed
 from dubbing.render.window import cut_window
 
 MAX_LIPS = 8  # references of the bank that a frame's attention reads: those deformed most like it
-MAX_COARSE = 8  # references whose coarse band is mixed, and
-MAX_DETAIL = 4  # references whose detail is copied; the weights of the others are next to nothing
 APART = 0.7  # logit per frame of distance: of face references that fit alike the nearest in time
 # is preferred, whose light and pose are the frame's own
-MIN_SHARE = 1e-3  # of the attention: a reference with less is left out
-MAX_KEPT = 12  # details kept at a time: they are four times the size of their pictures
 MAX_APART = 3  # frames, from where on, and for the bank, time makes no more difference
 MIN_ALPHA = 1 / 512  # below half a code value a blend shows nothing
 
@@ -93,36 +87,6 @@ class Patch:
     y: int
 
 
-@dataclass(frozen=True)
-class _Reference:
-    """A reference on the device.
-
-    Attributes:
-        coarse: [3, 144, 192] its window without detail, 0..1.
-        pixels: [H, W, 3] uint8; origin: [2] (x, y) of them in the frame.
-        offset: [V + R, 2] registration of the geometry, in window pixels.
-        states: registered geometry.
-        texture: [1, 1, D, h/4, w/4] latents; D = 0 where nobody reads them.
-    """
-
-    coarse: Tensor
-    pixels: NDArray[np.uint8]
-    origin: Tensor
-    offset: Tensor
-    states: FaceStates
-    texture: Tensor
-
-
-@dataclass(frozen=True)
-class _Sources:
-    """References, where the target lies in them, and how much attention each gets from a head."""
-
-    references: list[_Reference]
-    match: Correspondence
-    found: Attended
-    head: Priors
-
-
 class RenderSession:
     """Renders frames of one speaker.
 
@@ -147,7 +111,7 @@ class RenderSession:
         self.dtype = convolution_dtype(self.device)
         self.repairs = renderer.decoder.changes_something()
         self.ablation = ablation
-        self._cache: OrderedDict[int, _Reference] = OrderedDict()
+        self._cache: OrderedDict[int, Reference] = OrderedDict()
         tracked = [self._tracked(picture) for picture in lip_references]
         windows = [
             self._window(picture, states)
@@ -162,7 +126,7 @@ class RenderSession:
             )
         ]
         self._bank = bank
-        self._details: OrderedDict[int, tuple[_Reference, Tensor]] = OrderedDict()
+        self._copier = PixelCopier(renderer.config.blur)
         self._bank_states = _join([r.states for r in bank])
         self._lip_references = renderer.lip_references(
             _joined([r.texture for r in bank]), reference_maps(mesh, self._bank_states)[None]
@@ -207,7 +171,7 @@ class RenderSession:
         lip_match = part_of_match(match, len(bank), corner, LIP_WINDOW)
         lip_match = replace(lip_match, mouth=mouths[None])
         by_lips = self._attend_lips(maps, corner, lips, lip_match)
-        mouth = _Sources(bank, lip_match, by_lips, self.renderer.lip)
+        mouth = Sources(bank, lip_match, by_lips, self.renderer.lip)
         apart = [min(abs(number - key), MAX_APART) for number, _ in references]
         if self.ablation.face_attention:
             face = self._attend_face(match, near, bank, apart)
@@ -259,7 +223,7 @@ class RenderSession:
         nearest = mouth.topk(min(MAX_LIPS, len(mouth)), largest=False)
         return nearest.indices, nearest.values
 
-    def _reference(self, key: int, picture: FacePicture) -> _Reference:
+    def _reference(self, key: int, picture: FacePicture) -> Reference:
         if key not in self._cache:
             states = self._tracked(picture)
             window = self._window(picture, states)
@@ -290,21 +254,21 @@ class RenderSession:
     def _encode(
         self, picture: FacePicture, tracked: FaceStates, image: Tensor, offset: Tensor,
         latents: bool,
-    ) -> _Reference:  # fmt: skip
+    ) -> Reference:  # fmt: skip
         """Encode one reference; `image` is its window."""
         states = shifted(tracked, offset[None])
         texture = image.new_zeros(1, 1, 0, 1, 1)
         if latents:
             with self._fast():
                 texture = self.renderer.encode_textures(image[None]).float()
-        coarse = blurred(image, self.renderer.config.blur)[0]
+        coarse = smoothed(image, self.renderer.config.blur)[0]
         place = torch.tensor(picture.origin, device=self.device).float()
-        return _Reference(coarse, picture.pixels, place, offset, states, texture)
+        return Reference(coarse, picture.pixels, place, offset, states, texture)
 
     def _attend_face(
-        self, match: Correspondence, near: list[_Reference], bank: list[_Reference],
+        self, match: Correspondence, near: list[Reference], bank: list[Reference],
         apart: list[int],
-    ) -> _Sources:  # fmt: skip
+    ) -> Sources:  # fmt: skip
         """Face-Attention over the face references, `apart` frames away each, and the bank."""
         kept = slice(None) if self.ablation.lip_attention else slice(len(near))
         references, match = [*near, *bank][kept], _of(match, kept)
@@ -315,17 +279,17 @@ class RenderSession:
             found = Attended(prior.new_zeros(1, 0, 1, 1), prior)
         away = torch.tensor([*apart, *[MAX_APART] * len(bank)][kept], device=self.device)
         logits = found.reference_logits - APART * away[:, None, None]
-        return _Sources(references, match, Attended(found.value, logits), self.renderer.face)
+        return Sources(references, match, Attended(found.value, logits), self.renderer.face)
 
     def _lips_everywhere(
-        self, maps: TargetMaps, match: Correspondence, bank: list[_Reference], lips: LipReferences,
+        self, maps: TargetMaps, match: Correspondence, bank: list[Reference], lips: LipReferences,
         mouths: Tensor,
-    ) -> _Sources:  # fmt: skip
+    ) -> Sources:  # fmt: skip
         """Lip-Attention in place of Face-Attention, see `RenderAblation`."""
         match = replace(_of(match, slice(-len(bank), None)), mouth=mouths[None])
         geometry = self.renderer.encode_target(maps.pncc)
         found = self.renderer.lip(geometry, maps.pncc, lips, match)
-        return _Sources(bank, match, found, self.renderer.lip)
+        return Sources(bank, match, found, self.renderer.lip)
 
     def _attend_lips(
         self, maps: TargetMaps, corner: Tensor, lips: LipReferences, match: Correspondence
@@ -345,7 +309,7 @@ class RenderSession:
 
     def _compose(
         self, frame: FacePicture, target: FaceStates, maps: TargetMaps, corner: Tensor,
-        face: _Sources, mouth: _Sources, drift: Tensor, strength: float,
+        face: Sources, mouth: Sources, drift: Tensor, strength: float,
     ) -> Patch:  # fmt: skip
         """Copy pixels at the frame's resolution, repair, match colours."""
         window = target.window[0]
@@ -353,18 +317,18 @@ class RenderSession:
         x0, y0, width, height = _mask_rect(maps.mask[0, 0], window, frame)
         if width == 0 or height == 0:
             return Patch(np.zeros((0, 0, 3), np.float32), np.zeros((0, 0), np.float32), 0, 0)
-        grid = _pixel_grid(x0, y0, width, height, window)
-        plain = _sample(torch.cat([maps.mask, lips, drift], 1), grid, WINDOW)
+        grid = PixelGrid.of(x0, y0, width, height, window)
+        plain = sample(torch.cat([maps.mask, lips, drift], 1), grid)
         mask, lip_weight, moved = plain[:1], plain[1:2], plain[2:3]
-        made = self._copy(face, maps.mask, grid, WINDOW)
+        made = self._copier.copy(face, maps.mask, grid, mask[0])
         rect = _inner_rect(lip_weight[0])
         if rect is not None:
             top, bottom, left, right = rect
-            part = grid[top:bottom, left:right] - corner[0].flip(0)
+            part = grid.part(top, bottom, left, right, corner[0])
             inside = cut(maps.lips, corner, LIP_WINDOW)
             weight = lip_weight[:, top:bottom, left:right]
             area = made[:, top:bottom, left:right]
-            area += (self._copy(mouth, inside, part, LIP_WINDOW) - area) * weight
+            area += (self._copier.copy(mouth, inside, part, weight[0]) - area) * weight
             if self.repairs:
                 latent = mouth_latent(face.found.value, mouth.found.value, inside, corner)
                 pncc = cut(maps.pncc, corner, LIP_WINDOW)
@@ -380,84 +344,22 @@ class RenderSession:
         rgb = (made * 255).permute(1, 2, 0).contiguous()
         return Patch(rgb.cpu().numpy(), alpha.cpu().numpy(), x0, y0)
 
-    def _copy(self, sources: _Sources, seen: Tensor, grid: Tensor, size: tuple[int, int]) -> Tensor:
-        """Two-band copy (see `copy_pixels`) where `seen` [1, 1, h, w] counts: the coarse band on
-        the window's grid, enlarged; the detail at the frame's own pixels. [3, H, W]."""
-        logits, place = sources.found.reference_logits, sources.match.place
-        best = _strongest(logits, seen, MAX_COARSE)
-        references = [sources.references[k] for k in best.tolist()]
-        logits, place = logits[:, best], place[:, best]
-        coarse = sample_pixels(torch.stack([r.coarse for r in references])[None], place)
-        out = _sample(mix(coarse, logits), grid, size)
-        sharp = logits * sources.head.detail_sharpness
-        best = _strongest(sharp, seen, MAX_DETAIL)
-        weights = _sample(sharp[:, best], grid, size).softmax(0)
-        places = _sample(place[0, best].permute(0, 3, 1, 2).flatten(0, 1)[None], grid, size)
-        places = places.view(len(best), 2, *places.shape[1:]).permute(0, 2, 3, 1)
-        for k, weight, found in zip(best.tolist(), weights, places, strict=True):
-            # window pixels of the reference -> frame pixels -> pixels of its stored picture
-            reference = references[k]
-            window = reference.states.window[0]
-            there = found * window[2] + (window[:2] - reference.origin)
-            detail = self._detail(reference)
-            out += sample_pixels(detail[None, None], there[None, None], "bicubic")[0, 0] * weight
-        return out
-
-    def _detail(self, reference: _Reference) -> Tensor:
-        """What a reference's coarse band lacks: [3, H, W] in the frame's own pixels."""
-        key = id(reference)
-        if key not in self._details:
-            full = reference.pixels.astype(np.float32) / 255
-            sigma = self.renderer.config.blur * max(float(reference.states.window[0, 2]), 0.5)
-            low = cv2.GaussianBlur(full, (0, 0), sigma, borderType=cv2.BORDER_REPLICATE)
-            found = torch.from_numpy(full - low).to(self.device).permute(2, 0, 1).contiguous()
-            self._details[key] = (reference, found)
-            while len(self._details) > MAX_KEPT:
-                self._details.popitem(last=False)
-        self._details.move_to_end(key)
-        return self._details[key][1]
-
     def _repair(
-        self, latent: Tensor, pncc: Tensor, copied: Tensor, grid: Tensor, corner: Tensor,
-        part: Tensor,
+        self, latent: Tensor, pncc: Tensor, copied: Tensor, grid: PixelGrid, corner: Tensor,
+        part: PixelGrid,
     ) -> Tensor:  # fmt: skip
         """The decoder's correction of the mouth, computed on the lip window and enlarged to the
-        native pixels `part` [h, w, 2] of it; `copied` [3, H, W] lies on `grid` of the window."""
-        seen = _to_window(copied, grid - corner[0].flip(0), LIP_WINDOW)
+        native pixels `part` of it; `copied` [3, H, W] lies on `grid` of the window."""
+        seen = _to_window(copied, grid.places() - corner[0].flip(0), LIP_WINDOW)
         with self._fast():
             correction = self.renderer.decoder(latent, pncc, seen).float()
-        return _sample(correction, part, LIP_WINDOW)
+        return sample(correction, part)
 
 
 def _of(match: Correspondence, kept: slice) -> Correspondence:
     """The correspondence with some of the references."""
     parts = (match.place, match.cost, match.turn, match.mouth)
     return Correspondence(*(part[:, kept] for part in parts))
-
-
-def _strongest(logits: Tensor, weight: Tensor, count: int) -> Tensor:
-    """Indices of at most `count` references with the greatest share of attention where `weight`
-    [1, 1, h, w] counts; the others' shares are too small to be seen."""
-    share = (logits.softmax(1) * weight).sum((0, 2, 3))
-    most = share.topk(min(count, len(share)))
-    seen = int((most.values > MIN_SHARE * share.sum()).sum())
-    return most.indices[: max(seen, 1)]
-
-
-def _pixel_grid(x0: int, y0: int, width: int, height: int, window: Tensor) -> Tensor:
-    """Window places [h, w, 2] (x, y in window pixels, centres at +0.5) of frame pixels."""
-    device = window.device
-    x = torch.arange(x0, x0 + width, device=device).add(0.5).sub(window[0]).div(window[2])
-    y = torch.arange(y0, y0 + height, device=device).add(0.5).sub(window[1]).div(window[2])
-    return torch.stack([x.expand(height, width), y[:, None].expand(height, width)], -1)
-
-
-def _sample(maps: Tensor, grid: Tensor, size: tuple[int, int]) -> Tensor:
-    """Bilinear maps [1, C, h, w] at window places [H, W, 2]: [C, H, W]."""
-    extent = grid.new_tensor([size[1], size[0]])
-    return F.grid_sample(
-        maps, (grid * 2 / extent - 1)[None], padding_mode="border", align_corners=False
-    )[0]
 
 
 def _to_window(copied: Tensor, grid: Tensor, size: tuple[int, int]) -> Tensor:
@@ -473,7 +375,7 @@ def _to_window(copied: Tensor, grid: Tensor, size: tuple[int, int]) -> Tensor:
     y = torch.arange(h, device=grid.device).add(0.5).sub(first[1]).div(step[1]).add(0.5)
     x = torch.arange(w, device=grid.device).add(0.5).sub(first[0]).div(step[0]).add(0.5)
     place = torch.stack([x.expand(h, w), y[:, None].expand(h, w)], -1) / factor
-    return _sample(picture, place, (picture.shape[-2], picture.shape[-1]))[None]
+    return sample_pixels(picture[None], place[None, None])[0]
 
 
 def _mask_rect(mask: Tensor, window: Tensor, frame: FacePicture) -> tuple[int, int, int, int]:

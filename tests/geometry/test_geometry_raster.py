@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,7 @@ from synthetic_face import face_model, neutral_face
 from torch import Tensor
 
 from dubbing.geometry.pose import apply_pose
-from dubbing.geometry.raster import Raster, rasterize
+from dubbing.geometry.raster import Raster, rasterize, rasterize_tensors
 from dubbing.geometry.topology import FACE_OVAL, INNER_LIPS, LOWER_INNER_LIP, UPPER_INNER_LIP
 
 torch.set_num_threads(1)
@@ -81,6 +83,30 @@ def test_same_as_the_slow_exact_rasteriser(kind: str) -> None:
     assert_same(raster, owner, weights)
     corners = triangles[raster.triangle.clamp_min(0)] * raster.covered[..., None]
     assert torch.equal(raster.corners, corners)
+
+
+@pytest.mark.parametrize("kind", ["small", "large", "thin", "mixed"])
+@pytest.mark.parametrize("sided", [False, True])
+def test_the_loop_and_the_tensors_agree_bit_by_bit(kind: str, sided: bool) -> None:
+    vertices, triangles = random_mesh(kind)
+    one_sided = torch.arange(len(triangles)) % 2 == 0 if sided else None
+    loop = rasterize(vertices, triangles, SIZE, one_sided)
+    tensors = rasterize_tensors(vertices, triangles, SIZE, one_sided)
+    assert torch.equal(loop.triangle, tensors.triangle)
+    assert torch.equal(loop.weights, tensors.weights)
+    assert torch.equal(loop.corners, tensors.corners)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 1e30])
+def test_a_lost_vertex_costs_its_own_triangles_only(value: float) -> None:
+    vertices = torch.tensor([[[2.0, 2, 1], [20, 2, 1], [2, 20, 1], [25, 18, 1], [30, 4, 1]]])
+    triangles = torch.tensor([[0, 1, 2], [1, 3, 4]])
+    whole = rasterize(vertices, triangles, SIZE)
+    assert (whole.triangle == 1).any()
+    vertices[0, 3, :2] = value
+    raster = rasterize(vertices, triangles, SIZE)
+    assert torch.equal(raster.triangle == 0, whole.triangle == 0)
+    assert torch.isfinite(raster.weights).all()
 
 
 def test_one_sided_triangles_vanish_from_behind() -> None:
