@@ -101,7 +101,7 @@ class PixelCopier:
 
     def __init__(self, blur: float):
         self.blur = blur
-        self._details: OrderedDict[int, tuple[Reference, NDArray[np.float32]]] = OrderedDict()
+        self._details: OrderedDict[int, tuple[Reference, Tensor]] = OrderedDict()
 
     def copy(self, sources: Sources, seen: Tensor, grid: PixelGrid, shown: Tensor) -> Tensor:
         """What the references show at the pixels of a grid.
@@ -134,7 +134,7 @@ class PixelCopier:
         places = places.view(len(finest), 2, *places.shape[1:]).permute(0, 2, 3, 1)
         for k, weight, found in zip(finest, weights, places, strict=True):
             scale, shift = _into_pixels(references[k])
-            detail = torch.from_numpy(self._detail(references[k])).to(out).permute(2, 0, 1)
+            detail = self._detail(references[k]).permute(2, 0, 1)
             there = found * scale + shift
             out += sample_pixels(detail[None, None], there[None, None], "bicubic")[0, 0] * weight
         return out
@@ -154,21 +154,23 @@ class PixelCopier:
         weights = shares(sharp[0].contiguous().numpy(), xs, ys)
         for k, weight in zip(finest, weights, strict=True):
             scale, shift = _into_pixels(references[k])
-            detail = self._detail(references[k])
+            detail = self._detail(references[k]).flatten(1).numpy()
             add_detail(
                 out, shown.contiguous().numpy(), weight, places[k], xs, ys,
-                detail.reshape(len(detail), -1), np.float32(scale), *shift.numpy(),
+                detail, np.float32(scale), *shift.numpy(),
             )  # fmt: skip
         return torch.from_numpy(out).permute(2, 0, 1).contiguous()
 
-    def _detail(self, reference: Reference) -> NDArray[np.float32]:
-        """What a reference's coarse band lacks: [H, W, 3] in the frame's own pixels."""
+    def _detail(self, reference: Reference) -> Tensor:
+        """What a reference's coarse band lacks: [H, W, 3] in the frame's own pixels, on the
+        device."""
         key = id(reference)
         if key not in self._details:
             full = reference.pixels.astype(np.float32) / np.float32(255)
             sigma = self.blur * max(float(reference.states.window[0, 2]), 0.5)
             low = cv2.GaussianBlur(full, (0, 0), sigma, borderType=cv2.BORDER_REPLICATE)
-            self._details[key] = (reference, np.subtract(full, low, dtype=np.float32))
+            fine = torch.from_numpy(full - low).to(reference.coarse)
+            self._details[key] = (reference, fine)
             while len(self._details) > MAX_KEPT:
                 self._details.popitem(last=False)
         self._details.move_to_end(key)
