@@ -128,6 +128,13 @@ class RendererTrainOptions:
     steps: int = option("Optimiser steps in all.", 6000, low=1)
     batch_size: int = option("Target frames per step and device.", 4, low=1)
     learning_rate: float = option("Peak learning rate (AdamW).", 2e-4, low=1e-8, high=1.0)
+    jitter: float = option(
+        "Errors of stage 1 in the geometry, in deviations of a clip's expressions.",
+        0.25,
+        reason="about how far driven expressions are from tracked ones, beside what is not speech",
+        low=0.0,
+        high=2.0,
+    )
     adversarial_from: int = option(
         "Step at which the mouth and face discriminators join.",
         2000,

@@ -34,7 +34,7 @@ from dubbing.weights import RENDERER, load_morphable, load_renderer, save_networ
 
 log = logging.getLogger(__name__)
 
-L1, PERCEPTUAL, COPIED, ADVERSARIAL, MATCHING = 10.0, 0.5, 6.0, 0.004, 0.2
+L1, PERCEPTUAL, COPIED, ADVERSARIAL, MATCHING, TEMPORAL = 10.0, 0.5, 6.0, 0.004, 0.2, 5.0
 SMOOTH = 1.6  # px: the decoder answers for colours; of detail L1 would only take away
 LIP_WEIGHT = 3.0
 DETAIL_SHARPNESS = 7.0  # detail is chosen with logits about 8 times those of the coarse band
@@ -51,6 +51,11 @@ def rendered(stage: nn.Module, b: RenderBatch) -> tuple[Tensor, Tensor]:
         b.pictures, b.lip_pncc, b.pncc, b.lips, b.corner, b.face_match, b.lip_match
     )
     return made, copied
+
+
+def changed(pictures: Tensor, pairs: int) -> Tensor:
+    """How each pair of neighbours in [B, 3, h, w] differs: [pairs, 3, h, w]."""
+    return pictures[1 : 2 * pairs : 2] - pictures[: 2 * pairs : 2]
 
 
 def psnr(made: Tensor, truth: Tensor, weight: Tensor) -> Tensor:
@@ -79,7 +84,8 @@ def run(options: RendererTrainOptions) -> Path:
         raise InputNotFound("no clip has face crops large enough", path=options.data)
     held = clips[:: max(len(clips) // 16, 2)] if len(clips) >= 4 else []
     kept = [c for c in clips if c not in held] or clips
-    batcher = RenderBatcher(kept, model, options.seed + fabric.global_rank)
+    seed = options.seed + fabric.global_rank
+    batcher = RenderBatcher(kept, model, seed, options.jitter)
     check = RenderBatcher(held or clips, model, 0)
     _Trainer(fabric, options, batcher, check).train()
     return options.output
@@ -193,6 +199,9 @@ class _Trainer:
             "l1": L1 * (blurred(made - batch.truth, SMOOTH).abs() * weight).mean(),
             "copied": COPIED * ((copied - batch.truth).abs() * weight).mean(),
         }
+        if batch.pairs:
+            changes = (changed(made, batch.pairs) - changed(batch.truth, batch.pairs)).abs()
+            terms["temporal"] = TEMPORAL * (changes * weight[: 2 * batch.pairs : 2]).mean()
         boxes = [cut(x, batch.corner, LIP_WINDOW) for x in (made, batch.truth)]
         if self.perceptual is not None:
             with self.fabric.autocast():
@@ -263,8 +272,8 @@ class _Trainer:
     def _log(self, terms: dict[str, float], scores: dict[str, float]) -> None:
         if not self.fabric.is_global_zero:
             return
-        names = ("l1", "copied", "perceptual", "adversarial", "matching", "psnr", "psnr_copied",
-                 "psnr_lips", "sharpness", "sharpness_lips")  # fmt: skip
+        names = ("l1", "copied", "temporal", "perceptual", "adversarial", "matching", "psnr",
+                 "psnr_copied", "psnr_lips", "sharpness", "sharpness_lips")  # fmt: skip
         found = terms | scores
         row = {"step": float(self.step)} | {n: found.get(n, float("nan")) for n in names}
         append_csv(self.options.output / "renderer.csv", row)

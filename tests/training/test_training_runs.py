@@ -16,7 +16,8 @@ from puppet_footage import FRAMES
 from dubbing.cli import main
 from dubbing.training.clips import at_rate, fitted, prepared_names
 from dubbing.training.render_clips import load_render_clips
-from dubbing.training.render_data import GUARD, RenderBatcher
+from dubbing.training.render_data import GUARD, RenderBatcher, _neighbour
+from dubbing.training.renderer import changed
 from dubbing.weights import (
     GEOMETRY,
     MORPHABLE,
@@ -198,10 +199,13 @@ def test_examples_hide_the_target_from_the_references(prepared: Path, geometry: 
     frames = clips[0].frames
     for row in (0, 3, 13, len(frames) - 1):
         for _ in range(10):
-            near, bank = batcher._references(clips[0], row)
+            pair = [row, _neighbour(clips[0], row)]
+            assert abs(frames[pair[0]] - frames[pair[1]]) == 1
+            near, bank = batcher._references(clips[0], pair)
             assert len(near) == 5
             assert len(set(bank)) == len(bank) >= 5
-            assert all(abs(frames[k] - frames[row]) > GUARD for k in near + bank)
+            for target in pair:
+                assert all(abs(frames[k] - frames[target]) > GUARD for k in near + bank)
 
 
 def test_a_batch_is_what_it_says(prepared: Path, geometry: Path) -> None:
@@ -227,6 +231,38 @@ def test_a_batch_is_what_it_says(prepared: Path, geometry: Path) -> None:
     plain = batch.pictures.mean(1)
     error = [((x - batch.truth).square() * skin).sum() for x in (warped, plain)]
     assert error[0] < error[1]
+
+
+def test_pairs_share_everything_but_their_moment(prepared: Path, geometry: Path) -> None:
+    model = load_morphable(geometry / f"{MORPHABLE}.safetensors")
+    fits = [fitted(prepared, geometry / "cache", n, model) for n in prepared_names(prepared)]
+    clips = load_render_clips(prepared, geometry / "cache", fits, model)
+    batch = RenderBatcher(clips, model, seed=3).draw(5)
+    assert batch.pairs == 2
+    assert len(batch.truth) == 5
+    for k in (0, 2):
+        assert torch.equal(batch.pictures[k], batch.pictures[k + 1])
+        apart = (batch.truth[k] - batch.truth[k + 1]).abs().mean()
+        assert 0 < apart < (batch.truth[k] - batch.truth[k - 1]).abs().mean()
+    steps = changed(batch.truth, batch.pairs)
+    assert torch.equal(steps[1], batch.truth[3] - batch.truth[2])
+
+
+def test_jitter_moves_the_geometry_and_not_the_picture(prepared: Path, geometry: Path) -> None:
+    model = load_morphable(geometry / f"{MORPHABLE}.safetensors")
+    fits = [fitted(prepared, geometry / "cache", n, model) for n in prepared_names(prepared)]
+    clips = load_render_clips(prepared, geometry / "cache", fits, model)
+    still = RenderBatcher(clips, model, seed=3).draw(2)
+    moved = RenderBatcher(clips, model, seed=3, jitter=1.0).draw(2)
+    assert torch.equal(still.truth, moved.truth)
+    assert torch.equal(still.pictures, moved.pictures)
+    away = (still.face_match.place - moved.face_match.place).norm(dim=-1)
+    assert away.max() > 1  # pixels
+    upper = away[:, :, :20]  # above the lower face nothing is made, so nothing is wrong
+    assert upper.max() < 0.05  # the surroundings follow the outline a little
+    error = RenderBatcher(clips, model, seed=3, jitter=1.0)._error(clips[0])
+    assert error[model.lower == 0].abs().max() == 0
+    assert error.norm(dim=-1).max() > 0.003  # half face heights
 
 
 def test_bad_start_weights_are_named(
