@@ -141,7 +141,9 @@ def run_command(
         raise OptionInvalid("--persona is for one speaker, --mix for several with --map")
     from dubbing.dubber import Dubber
     from dubbing.persona import Persona
+    from dubbing.threads import settle_threads
 
+    settle_threads()
     dubber = Dubber.from_pretrained(checkpoint, device=device)
     prepared = Persona.load(persona) if persona else None
     with _progress(quiet) as progress:
@@ -169,7 +171,9 @@ def persona_command(
     """Learn the speaker of VIDEO once, so that many dubs of that video pay once."""
     check_device_name(device)
     from dubbing.dubber import Dubber
+    from dubbing.threads import settle_threads
 
+    settle_threads()
     dubber = Dubber.from_pretrained(checkpoint, device=device)
     with _progress(quiet) as progress:
         persona = dubber.prepare(video, options=options, progress=progress)
@@ -201,7 +205,9 @@ def inspect_command(
     check_device_name(device)
     from dubbing.dubber import Dubber
     from dubbing.inspection_view import print_facts, save_inspection
+    from dubbing.threads import settle_threads
 
+    settle_threads()
     dubber = Dubber.from_pretrained(checkpoint, device=device)
     with _progress(quiet) as progress:
         inspection = dubber.inspect(video, options, progress)
@@ -256,6 +262,9 @@ def evaluate_command(
     """Measure dubbing systems on the cases of PROTOCOL, side by side with truth and baselines."""
     check_device_name(device)
     from dubbing.evaluation.run_evaluation import run_evaluation
+    from dubbing.threads import settle_threads
+
+    settle_threads()
 
     def note(text: str) -> None:
         if not quiet:
@@ -304,7 +313,9 @@ def demo_command(
     """Dub an embedded speaker with embedded speech, and say where the result is."""
     check_device_name(device)
     from dubbing.demo import run_demo
+    from dubbing.threads import settle_threads
 
+    settle_threads()
     with _progress(quiet) as progress:
         report = run_demo(output, device=device, checkpoint=checkpoint, progress=progress)
     if not quiet:

@@ -54,6 +54,7 @@ from dubbing.render.registration import Registration
 from dubbing.render.session import RenderSession
 from dubbing.report import save_bytes
 from dubbing.stream import DubbedFrames, StreamFrame
+from dubbing.threads import settle_threads
 from dubbing.weights import MORPHABLE
 
 ENCODED = 50  # decoded frames held for the encoder's turn
@@ -278,7 +279,9 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("audio", type=Path)
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda"))
     parser.add_argument("--checkpoint", default="default", help="name or folder of a checkpoint")
-    parser.add_argument("--threads", type=int, default=0, help="torch and OpenCV threads (all)")
+    parser.add_argument(
+        "--threads", type=int, default=0, help="torch and OpenCV threads (as `dub run`)"
+    )
     parser.add_argument("--frames", type=int, default=100, help="frames rendered and encoded (100)")
     parser.add_argument("--output", type=Path, help="folder for bench.json and bench.md")
     parser.add_argument("--no-end-to-end", action="store_true", help="leave out the whole dub")
@@ -288,6 +291,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
 def main(arguments: list[str] | None = None) -> int:
     """Exit status."""
     args = _parse(arguments)
+    settle_threads()
     if args.threads:
         torch.set_num_threads(args.threads)
         cv2.setNumThreads(args.threads)
