@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 Rows = NDArray[np.float32]
 
+FIRST = 16  # rows for which there is room at first
 BLOCK = 512  # rows that go to the file at once: 2.9 MB of 478 landmarks
 
 
@@ -63,6 +64,41 @@ def face_sides(landmarks: Any) -> Rows:
     return np.concatenate(sides)
 
 
+class Held:
+    """Arrays of one shape and type, side by side in one buffer that grows with them.
+
+    Thousands of small arrays, each made beside a decoded picture and kept longer, would lie between
+    the pictures' buffers and keep the heap from using these again: gigabytes of 1080p.
+    """
+
+    def __init__(self) -> None:
+        self._buffer: NDArray[Any] = np.empty(0)
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def append(self, row: NDArray[Any]) -> None:
+        if not self._count:
+            self._buffer = np.empty((FIRST, *row.shape), row.dtype)
+        elif self._count == len(self._buffer):
+            grown = np.empty((2 * self._count, *row.shape), self._buffer.dtype)
+            grown[: self._count] = self._buffer
+            self._buffer = grown
+        self._buffer[self._count] = row
+        self._count += 1
+
+    def __getitem__(self, place: int | slice) -> NDArray[Any]:
+        """A copy of one of them, or of several [n, ...]."""
+        return np.array(self._buffer[: self._count][place])
+
+    def drop(self, count: int) -> None:
+        """Forget the first `count`."""
+        left = self._count - count
+        self._buffer[:left] = self._buffer[count : self._count].copy()
+        self._count = left
+
+
 class LandmarkRows:
     """A growing sequence of float32 arrays of one shape; at most two blocks are in memory.
 
@@ -76,7 +112,7 @@ class LandmarkRows:
         self._shape: tuple[int, ...] = ()
         self._places: list[int] = []  # of whole blocks in the file
         self._spill: _Spill | None = None
-        self._latest: list[Rows] = []
+        self._latest = Held()
         self._read: tuple[int, Rows] | None = None  # the block that was read last
 
     def append(self, row: Rows) -> None:
@@ -89,14 +125,14 @@ class LandmarkRows:
         if len(self._latest) > BLOCK:  # the last row always stays at hand
             if self._spill is None:
                 self._spill = _Spill.shared()
-            self._places.append(self._spill.put(np.stack(self._latest[:BLOCK]).tobytes()))
-            del self._latest[:BLOCK]
+            self._places.append(self._spill.put(self._latest[:BLOCK].tobytes()))
+            self._latest.drop(BLOCK)
 
     def forget(self) -> None:
         """Give up all rows and their room in the file."""
         if self._spill is not None:
             self._spill.drop(self._places, self._block_bytes)
-        self._places, self._latest, self._read, self._spill = [], [], None, None
+        self._places, self._latest, self._read, self._spill = [], Held(), None, None
 
     @property
     def _block_bytes(self) -> int:
@@ -140,7 +176,7 @@ class LandmarkRows:
             if high <= low:
                 continue
             held = len(self._places) == block
-            rows = np.stack(self._latest[low - place : high - place]) if held else None
+            rows = self._latest[low - place : high - place] if held else None
             out[low - start : high - start] = (
                 rows if rows is not None else self._block(block)[low - place : high - place]
             )

@@ -12,7 +12,7 @@ from dubbing.face.appearance import FaceSampler, sharpness
 from dubbing.face.detector import FaceBox, FaceDetector
 from dubbing.face.landmarks import FaceMesher, landmark_box
 from dubbing.face.overlaps import Overlap, find_overlaps
-from dubbing.face.rows import LandmarkRows, face_sides
+from dubbing.face.rows import Held, LandmarkRows, face_sides
 from dubbing.face.shots import FLASH, ShotDetector
 
 DETECT_EVERY = 10  # frames between full detections while every track is held
@@ -43,7 +43,7 @@ class FaceTrack:
     sharp: list[float] = field(default_factory=list)
     visible: list[float] = field(default_factory=list)
     overlaps: dict[int, Overlap] = field(default_factory=dict)
-    _samples: list[NDArray[np.uint8]] = field(default_factory=list, repr=False)
+    _samples: Held = field(default_factory=Held, repr=False)
 
     @property
     def box(self) -> FaceBox:
@@ -97,8 +97,8 @@ class FaceTrack:
 
     def _compare(self, sampler: FaceSampler, count: int) -> None:
         if count:
-            self.visible += sampler.visibility(np.stack(self._samples[:count])).tolist()
-            del self._samples[:count]
+            self.visible += sampler.visibility(self._samples[:count]).tolist()
+            self._samples.drop(count)
 
     def without(self, first: int, last: int) -> tuple[FaceTrack, FaceTrack]:
         """What lies before video frame `first` and after `last`, as two tracks of the same id."""
@@ -124,7 +124,7 @@ class FaceTrack:
             self.overlaps[frame] = other.overlaps[frame]
         if row < known:
             self.visible.append(other.visible[row])
-        elif other._samples:
+        elif len(other._samples):
             self._samples.append(other._samples[row - known])
 
 

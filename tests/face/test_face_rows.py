@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from dubbing.face.rows import BLOCK, LandmarkRows
+from dubbing.face.rows import BLOCK, Held, LandmarkRows
 
 
 def rows(count: int, seed: int = 0) -> np.ndarray:
@@ -55,3 +55,31 @@ def test_room_that_is_given_up_is_used_again() -> None:
     assert last._spill is not None and last._spill._end == size
     assert np.array_equal(last[:], rows(2 * BLOCK + 1, seed=2))
     assert np.array_equal(second[:], rows(2 * BLOCK + 1, seed=1))
+
+
+def test_what_was_read_does_not_change_with_what_comes() -> None:
+    held = LandmarkRows()
+    given = rows(2 * BLOCK + 5)
+    read = []
+    for row in given:
+        held.append(row)
+        read.append(held[-1])
+    assert np.array_equal(np.stack(read), given)
+
+
+def test_held_arrays_lie_side_by_side() -> None:
+    given = np.random.default_rng(3).integers(0, 255, (70, 6, 3)).astype(np.uint8)
+    held = Held()
+    for row in given:
+        held.append(row)
+    assert len(held) == 70
+    assert held[:].dtype == np.uint8
+    assert np.array_equal(held[:], given)
+    held.drop(50)
+    assert np.array_equal(held[:], given[50:])
+    assert np.array_equal(held[3], given[53])
+    held.append(given[0])
+    assert np.array_equal(held[-1], given[0])
+    held.drop(len(held))
+    held.append(given[7])
+    assert np.array_equal(held[:], given[7:8])
