@@ -20,7 +20,7 @@ from dubbing.face.limits import AWAY, DISSOLVE, FLASH, NO_FACE, OVERLAPPED, Face
 from dubbing.face.overlaps import hidden_frames
 from dubbing.face.rows import LandmarkRows
 from dubbing.face.stretches import Stretch, StretchFaces, StretchJoiner, stretches
-from dubbing.face.tracker import FaceTrack, FaceTracker
+from dubbing.face.tracker import FaceNetworks, FaceTrack, FaceTracker
 from dubbing.geometry.fit import FaceFit, fit_track
 from dubbing.geometry.morphable import MorphableModel
 from dubbing.media.index import FrameIndex
@@ -135,10 +135,10 @@ def _each_stretch(
     following = next(coming)
     running: deque[tuple[Stretch, FaceTracker]] = deque()
     count = 0
-    try:
+    with FaceNetworks() as networks:
         for frame in reader:
             if count == following.first:
-                running.append((following, _tracker(following, model)))
+                running.append((following, _tracker(following, model, networks)))
                 following = next(coming)
             rgb = frame.rgb()
             for _, tracker in running:
@@ -147,18 +147,17 @@ def _each_stretch(
             progress.advance()
             if running[0][0].last == count:
                 yield running[0][0], _found(running[0][1])
-                running.popleft()[1].close()
+                running.popleft()
         for stretch, tracker in running:
             if stretch.start < count:
                 yield stretch, _found(tracker)
-    finally:
-        for _, tracker in running:
-            tracker.close()
 
 
-def _tracker(stretch: Stretch, model: MorphableModel | None) -> FaceTracker:
+def _tracker(
+    stretch: Stretch, model: MorphableModel | None, networks: FaceNetworks | None = None
+) -> FaceTracker:
     sampler = None if model is None else FaceSampler(model)
-    return FaceTracker(sampler=sampler, first=stretch.first)
+    return FaceTracker(sampler=sampler, first=stretch.first, networks=networks)
 
 
 def _found(tracker: FaceTracker) -> StretchFaces:

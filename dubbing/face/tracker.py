@@ -128,12 +128,26 @@ class FaceTrack:
             self._samples.append(other._samples[row - known])
 
 
+class FaceNetworks(Closing):
+    """A detector and a mesh network; they remember nothing, so any number of trackers may share
+    them."""
+
+    def __init__(self, min_confidence: float = 0.5):
+        self.detector = FaceDetector(min_confidence)
+        self.mesher = FaceMesher(min_confidence)
+
+    def close(self) -> None:
+        self.detector.close()
+        self.mesher.close()
+
+
 class FaceTracker(Closing):
     """Feed upright RGB frames in order with `add`; read `tracks` at the end with `finish`.
 
     Args:
         sampler: looks at sharpness and covered mouths where it is given.
         first: number of the first frame.
+        networks: that several trackers share, which are then not closed with this one.
 
     Attributes:
         cuts: first frames of later shots.
@@ -142,10 +156,15 @@ class FaceTracker(Closing):
     """
 
     def __init__(
-        self, min_confidence: float = 0.5, sampler: FaceSampler | None = None, first: int = 0
+        self,
+        min_confidence: float = 0.5,
+        sampler: FaceSampler | None = None,
+        first: int = 0,
+        networks: FaceNetworks | None = None,
     ):
-        self._detector = FaceDetector(min_confidence)
-        self._mesher = FaceMesher(min_confidence)
+        self._own = networks is None
+        self._networks = networks or FaceNetworks(min_confidence)
+        self._detector, self._mesher = self._networks.detector, self._networks.mesher
         self._sampler = sampler
         self._shots = ShotDetector(first)
         self._open: list[FaceTrack] = []
@@ -322,5 +341,5 @@ class FaceTracker(Closing):
         return sorted(tracks, key=lambda t: t.id)
 
     def close(self) -> None:
-        self._detector.close()
-        self._mesher.close()
+        if self._own:
+            self._networks.close()
