@@ -12,7 +12,7 @@ from dataclasses import fields
 from importlib import import_module
 from importlib.metadata import version as installed_version
 from pathlib import Path
-from typing import Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -33,6 +33,9 @@ from dubbing.training.options import (
     StyleTrainOptions,
     SyncTrainOptions,
 )
+
+if TYPE_CHECKING:
+    from dubbing.dubber import Dubber
 
 app = typer.Typer(
     help="Dub a video: the speaker's lips follow a new speech track, everything else stays.",
@@ -101,6 +104,15 @@ def _progress(quiet: bool) -> Iterator[ProgressCallback]:
         yield _signals.watched(progress)
 
 
+def _loaded(checkpoint: str, device: str) -> Dubber:
+    """The engine; only commands that need it pay for its import."""
+    from dubbing.dubber import Dubber
+    from dubbing.threads import settle_threads
+
+    settle_threads()
+    return Dubber.from_pretrained(checkpoint, device=device)
+
+
 @app.command("run", no_args_is_help=True)
 @with_options(DubOptions)
 @_cancellable
@@ -139,12 +151,9 @@ def run_command(
         raise OptionInvalid("give either AUDIO or one --map SPEAKER=AUDIO per speaker")
     if (said and persona is not None) or (mix is not None and not said):
         raise OptionInvalid("--persona is for one speaker, --mix for several with --map")
-    from dubbing.dubber import Dubber
     from dubbing.persona import Persona
-    from dubbing.threads import settle_threads
 
-    settle_threads()
-    dubber = Dubber.from_pretrained(checkpoint, device=device)
+    dubber = _loaded(checkpoint, device)
     prepared = Persona.load(persona) if persona else None
     with _progress(quiet) as progress:
         if audio is None:
@@ -170,11 +179,7 @@ def persona_command(
 ) -> None:
     """Learn the speaker of VIDEO once, so that many dubs of that video pay once."""
     check_device_name(device)
-    from dubbing.dubber import Dubber
-    from dubbing.threads import settle_threads
-
-    settle_threads()
-    dubber = Dubber.from_pretrained(checkpoint, device=device)
+    dubber = _loaded(checkpoint, device)
     with _progress(quiet) as progress:
         persona = dubber.prepare(video, options=options, progress=progress)
         persona.save(output)
@@ -203,12 +208,9 @@ def inspect_command(
 ) -> None:
     """Show what the engine sees in VIDEO: media, faces, references, what would pass through."""
     check_device_name(device)
-    from dubbing.dubber import Dubber
     from dubbing.inspection_view import print_facts, save_inspection
-    from dubbing.threads import settle_threads
 
-    settle_threads()
-    dubber = Dubber.from_pretrained(checkpoint, device=device)
+    dubber = _loaded(checkpoint, device)
     with _progress(quiet) as progress:
         inspection = dubber.inspect(video, options, progress)
     facts = inspection.to_dict()

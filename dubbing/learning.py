@@ -9,8 +9,16 @@ from pathlib import Path
 import torch
 
 from dubbing.adaptation import Adaptation, Adapter, adapted_network
-from dubbing.analysis import KnownFaces, SpeakerTrack, find_faces, fit_speaker, fit_speakers
+from dubbing.analysis import (
+    KnownFaces,
+    SpeakerTrack,
+    VideoFaces,
+    find_faces,
+    fit_speaker,
+    fit_speakers,
+)
 from dubbing.errors import AudioUnusable, NoAudioStream, PersonaInvalid
+from dubbing.geometry.morphable import MorphableModel
 from dubbing.media.reader import VideoReader
 from dubbing.models.geometry_net import GeometryNet
 from dubbing.options import DubOptions
@@ -72,9 +80,7 @@ class SpeakerLearner:
         Raises:
             NoFaceFound: no usable face, or not the chosen one.
         """
-        stage = StageProgress(progress, "analyse", reader.estimated_frames)
-        model = self.weights.morphable.to("cpu")
-        faces = find_faces(reader, stage, model, known)
+        model, faces = self._seen(reader, progress, known)
         chosen = pick_speaker(faces, options.speaker_choice, reader, model, self.hearing)
         fitting = StageProgress(progress, "fit", len(chosen.track.frames))
         speaker = fit_speaker(model, faces, chosen.track, limits=options.face_limits)
@@ -108,9 +114,7 @@ class SpeakerLearner:
             if options.adapt and persona.adaptation is None:
                 persona = self.adapted(reader, persona, progress)
             return persona, speaker, speaker_facts(speaker)
-        stage = StageProgress(progress, "analyse", reader.estimated_frames)
-        model = self.weights.morphable.to("cpu")
-        faces = find_faces(reader, stage, model, known)
+        model, faces = self._seen(reader, progress, known)
         chosen = pick_speaker(faces, options.speaker_choice, reader, model, self.hearing)
         speaker = fit_speaker(model, faces, chosen.track, persona.template, options.face_limits)
         note = [chosen.note] if chosen.note else []
@@ -137,9 +141,7 @@ class SpeakerLearner:
             NoFaceFound: no usable frame of one of them.
             OptionInvalid: two names mean one person.
         """
-        stage = StageProgress(progress, "analyse", reader.estimated_frames)
-        model = self.weights.morphable.to("cpu")
-        faces = find_faces(reader, stage, model, known)
+        model, faces = self._seen(reader, progress, known)
         found = {
             name: pick_speaker(faces, SpeakerChoice.parse(name), reader, model, self.hearing)
             for name in names
@@ -214,6 +216,14 @@ class SpeakerLearner:
         own = resolve(self.checkpoint) / f"{SYNC}.safetensors"
         expert = load_sync(own) if own.is_file() else load_sync()
         return Hearing(self.weights.speech_encoder, expert.to(self.device))
+
+    def _seen(
+        self, reader: VideoReader, progress: ProgressCallback | None, known: KnownFaces | None
+    ) -> tuple[MorphableModel, VideoFaces]:
+        """The model, and every face of the video."""
+        stage = StageProgress(progress, "analyse", reader.estimated_frames)
+        model = self.weights.morphable.to("cpu")
+        return model, find_faces(reader, stage, model, known)
 
     def _built(self, reader: VideoReader, speaker: SpeakerTrack, frames: int, note: str) -> Persona:
         model, mesh = self.weights.morphable.to("cpu"), self.mesh.to("cpu")

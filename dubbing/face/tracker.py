@@ -164,7 +164,6 @@ class FaceTracker(Closing):
     ):
         self._own = networks is None
         self._networks = networks or FaceNetworks(min_confidence)
-        self._detector, self._mesher = self._networks.detector, self._networks.mesher
         self._sampler = sampler
         self._shots = ShotDetector(first)
         self._open: list[FaceTrack] = []
@@ -290,7 +289,7 @@ class FaceTracker(Closing):
 
     def _points(self, rgb: NDArray[np.uint8], box: FaceBox) -> NDArray[np.float32] | None:
         """Landmarks of the face in a box, None where it is not there."""
-        points = self._mesher.landmarks(rgb, box)
+        points = self._networks.mesher.landmarks(rgb, box)
         if points is None or landmark_box(points).iou(box) < MIN_IOU:
             return None
         return points
@@ -298,7 +297,7 @@ class FaceTracker(Closing):
     def _detect(self, rgb: NDArray[np.uint8]) -> None:
         now = [t for t in self._open if t.frames[-1] == self._index]
         away = [t for t in self._open if t.frames[-1] != self._index]
-        for box in self._detector.detect(rgb):
+        for box in self._networks.detector.detect(rgb):
             if any(t.box.iou(box) > MIN_IOU for t in now):
                 continue
             points = self._points(rgb, box)

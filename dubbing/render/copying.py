@@ -152,12 +152,12 @@ class PixelCopier:
             add_coarse(mixed, reference.coarse.numpy(), there, weight)
         out = enlarge(mixed, xs, ys)
         weights = shares(sharp[0].contiguous().numpy(), xs, ys)
+        counts = shown.contiguous().numpy()
         for k, weight in zip(finest, weights, strict=True):
             scale, shift = _into_pixels(references[k])
             detail = self._detail(references[k]).flatten(1).numpy()
             add_detail(
-                out, shown.contiguous().numpy(), weight, places[k], xs, ys,
-                detail, np.float32(scale), *shift.numpy(),
+                out, counts, weight, places[k], xs, ys, detail, np.float32(scale), *shift.numpy()
             )  # fmt: skip
         return torch.from_numpy(out).permute(2, 0, 1).contiguous()
 

@@ -57,11 +57,16 @@ def made_sources(mesh: RenderMesh, count: int = 5) -> Sources:
     )
 
 
-def test_loops_and_tensors_copy_the_same(mesh: RenderMesh) -> None:
+def scene(mesh: RenderMesh, width: int, height: int) -> tuple[Sources, PixelGrid, torch.Tensor]:
+    """Sources, a rectangle of pixels inside their window, and a map that counts everywhere."""
     sources = made_sources(mesh)
     window = sources.references[0].states.window[0]
-    grid = PixelGrid.of(int(window[0]) + 20, int(window[1]) + 30, 150, 110, window)
-    seen = torch.ones(1, 1, *WINDOW)
+    grid = PixelGrid.of(int(window[0]) + 20, int(window[1]) + 30, width, height, window)
+    return sources, grid, torch.ones(1, 1, *WINDOW)
+
+
+def test_loops_and_tensors_copy_the_same(mesh: RenderMesh) -> None:
+    sources, grid, seen = scene(mesh, 150, 110)
     shown = torch.ones(110, 150)
     copier = PixelCopier(2.4)
     by_loops = copier.copy(sources, seen, grid, shown)
@@ -74,10 +79,7 @@ def test_loops_and_tensors_copy_the_same(mesh: RenderMesh) -> None:
 
 
 def test_detail_is_spared_where_nothing_is_shown(mesh: RenderMesh) -> None:
-    sources = made_sources(mesh)
-    window = sources.references[0].states.window[0]
-    grid = PixelGrid.of(int(window[0]) + 20, int(window[1]) + 30, 60, 50, window)
-    seen = torch.ones(1, 1, *WINDOW)
+    sources, grid, seen = scene(mesh, 60, 50)
     shown = torch.ones(50, 60)
     shown[:, 30:] = 0
     copier = PixelCopier(2.4)
