@@ -493,6 +493,7 @@ class Dubber:
             persona.rest.to(self.device),
             reference,
             options.style_strength,
+            self.weights.style_metric,
         )
 
     def _style(self, net: GeometryNet, expressions: Tensor, strength: float) -> Tensor:

@@ -11,6 +11,7 @@ from torch import Tensor
 from dubbing.geometry.morphable import MorphableModel
 from dubbing.manner import match_manner
 from dubbing.models.geometry_net import GeometryNet
+from dubbing.models.style_metric import StyleMetric
 from dubbing.nuances import take_on_nuances
 from dubbing.speech.features import (
     FEATURE_RATE,
@@ -20,6 +21,7 @@ from dubbing.speech.features import (
     window_spans,
 )
 from dubbing.speech.vad import speech_envelope
+from dubbing.style_match import match_style
 from dubbing.style_reference import StyleReference
 
 RATE = 25  # Hz of the motion model
@@ -108,6 +110,7 @@ def drive(
     rest: Tensor,
     own: StyleReference | None = None,
     strength: float = 1.0,
+    metric: StyleMetric | None = None,
 ) -> Motion:
     """Motion of the lower face for a speech track (paper section 3.1).
 
@@ -120,6 +123,7 @@ def drive(
         own: motion of the style's speaker, whose manner (`match_manner`) and small movements
             (`take_on_nuances`) the motion takes on by `strength`; without it, it stays as the
             network makes it.
+        metric: with it and `own`, the whole is brought to that speaker's style (`match_style`).
     """
     count = max(int(duration * RATE) + 2, 2)
     times = torch.arange(count, dtype=torch.float64) / RATE
@@ -140,7 +144,10 @@ def drive(
         match_manner(model, lower, net.lower, gate, expressions, strength, out=lower)
         take_on_nuances(model, lower, net.lower, own, strength, out=lower)
     resting = model.expression_vertices(rest)[net.lower]
-    return Motion(lower.sub_(resting).mul_(gate[:, None, None]).add_(resting))
+    lower.sub_(resting).mul_(gate[:, None, None]).add_(resting)
+    if own is not None and metric is not None:
+        match_style(metric, model, lower, net.lower, gate, own, strength, out=lower)
+    return Motion(lower)
 
 
 def merged_vertices(

@@ -15,16 +15,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dubbing.geometry.lower_face import add_expressions, lower_expressions
-from dubbing.geometry.morphable import MorphableModel
-from dubbing.geometry.topology import (
-    CHIN,
-    INNER_BOTTOM,
-    INNER_TOP,
-    MOUTH_LEFT,
-    MOUTH_RIGHT,
-    SUBNASALE,
+from dubbing.geometry.lower_face import (
+    add_expressions,
+    lower_expressions,
+    speech_directions,
 )
+from dubbing.geometry.morphable import MorphableModel
 from dubbing.style_reference import StyleReference
 
 SHARE = 0.65  # of the speaker's small movements; the rest stays as the network made it
@@ -62,7 +58,7 @@ def take_on_nuances(
     if share == 0.0 or len(reference.expressions) < MIN_FRAMES:
         return lower
     made = lower_expressions(model, lower, index).cpu()
-    speaker = _Speaker(reference, _speech_directions(model))
+    speaker = _Speaker(reference, speech_directions(model))
     change = share * (speaker.small_movements(made) - speaker.rest_of(made))
     return add_expressions(model, lower, index, change.to(lower.device), out)
 
@@ -139,15 +135,3 @@ class _Speaker:
             backward[t] = here / here.sum()
         both = forward * backward
         return both / both.sum(1, keepdim=True)
-
-
-def _speech_directions(model: MorphableModel) -> Tensor:
-    """Opening, width and jaw [3, E] as linear functions of an expression."""
-    moved = model.expression.cpu()
-    return torch.stack(
-        [
-            moved[:, INNER_BOTTOM, 1] - moved[:, INNER_TOP, 1],
-            moved[:, MOUTH_RIGHT, 0] - moved[:, MOUTH_LEFT, 0],
-            moved[:, CHIN, 1] - moved[:, SUBNASALE, 1],
-        ]
-    )

@@ -1,7 +1,7 @@
 """Checkpoint files: safetensors with the network's kind and sizes in their header.
 
-A checkpoint is a folder of four files, one per part of the engine. Loading needs no guess, because
-every file says what it is; nothing is unpickled.
+A checkpoint is a folder of four files, one per part of the engine, and a fifth that it may lack.
+Loading needs no guess, because every file says what it is; nothing is unpickled.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from dubbing.geometry.topology import N_VERTICES
 from dubbing.models.geometry_net import HUBERT, OWN, GeometryNet, GeometryNetConfig
 from dubbing.models.renderer import Renderer, RendererConfig
 from dubbing.models.speech_encoder import SpeechEncoder, SpeechEncoderConfig
+from dubbing.models.style_metric import StyleMetric, StyleMetricConfig
 from dubbing.speech.mel import MEL_BINS
 from dubbing.tensor_file import (
     BadFileError,
@@ -35,7 +36,9 @@ from dubbing.tensor_file import (
 )
 
 MORPHABLE, SPEECH, GEOMETRY, RENDERER = "morphable", "speech_encoder", "geometry", "renderer"
+STYLE_METRIC = "style_metric"
 KINDS = (MORPHABLE, SPEECH, GEOMETRY, RENDERER)
+OPTIONAL = (STYLE_METRIC,)  # parts that a checkpoint may lack
 PACKAGED = Path(__file__).parent / "checkpoints"
 FORMAT = "1"
 
@@ -52,6 +55,7 @@ class EngineWeights:
     renderer: Renderer
     hashes: dict[str, str]  # file name -> first 16 hex digits of its SHA-256
     digests: dict[str, str] = field(default_factory=dict)  # file name -> its whole SHA-256
+    style_metric: StyleMetric | None = None  # stays on the CPU
 
 
 def save_checkpoint(
@@ -162,6 +166,11 @@ def load_renderer(path: Path) -> Renderer:
     return load_network(path, RENDERER, Renderer, RendererConfig)
 
 
+def load_style_metric(path: Path) -> StyleMetric:
+    """The style metric of a checkpoint file."""
+    return load_network(path, STYLE_METRIC, StyleMetric, StyleMetricConfig)
+
+
 def save_network(path: Path, kind: str, network: nn.Module, half: bool = False) -> None:
     """Save a network that has a dataclass `config`; `half` stores its weights as float16."""
     state = network.state_dict()
@@ -203,7 +212,8 @@ def checkpoint_hashes(checkpoint: str | Path) -> dict[str, str]:
         CheckpointNotFound: see `resolve`.
     """
     folder = resolve(checkpoint)
-    return {k: file_sha256(folder / f"{k}.safetensors") for k in KINDS}
+    files = {k: folder / f"{k}.safetensors" for k in (*KINDS, *OPTIONAL)}
+    return {k: file_sha256(path) for k, path in files.items() if k in KINDS or path.is_file()}
 
 
 def load_engine(checkpoint: str | Path, device: torch.device) -> EngineWeights:
@@ -214,6 +224,8 @@ def load_engine(checkpoint: str | Path, device: torch.device) -> EngineWeights:
     for parameter in renderer.parameters():  # convolutions are faster with channels last
         if parameter.dim() == 4:
             parameter.data = parameter.data.contiguous(memory_format=torch.channels_last)
+    path = folder / f"{STYLE_METRIC}.safetensors"
+    metric = load_style_metric(path) if STYLE_METRIC in digests else None
     loaded = EngineWeights(
         load_morphable(folder / f"{MORPHABLE}.safetensors").to(device),
         load_speech_encoder(folder / f"{SPEECH}.safetensors").to(device),
@@ -221,6 +233,7 @@ def load_engine(checkpoint: str | Path, device: torch.device) -> EngineWeights:
         renderer,
         {k: digest[:16] for k, digest in digests.items()},
         digests,
+        metric,
     )
     _check_together(loaded, folder)
     return loaded
@@ -241,6 +254,10 @@ def _check_together(engine: EngineWeights, folder: Path) -> None:
         ),
         f"the encoder takes {speech.mel_bins} rows of the spectrum": speech.mel_bins != MEL_BINS,
     }
+    metric, lower = engine.style_metric, engine.geometry.lower.cpu()
+    problems["its style metric looks at other vertices than stage 1 moves"] = (
+        metric is not None and not torch.equal(metric.lower, lower)
+    )
     for problem, holds in problems.items():
         if holds:
             raise CheckpointCorrupt(f"its parts don't belong together: {problem}", path=folder)

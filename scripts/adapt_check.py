@@ -131,7 +131,7 @@ def made_curve(dubber: Dubber, net: GeometryNet, source: Source, speech: OwnSpee
         style = net.style(model.expression_vertices(speech.style.expressions.to(device))[None])[0]
     motion = drive(
         dubber.features, net, model, source.samples, seconds, speech.template.to(device), style,
-        speech.rest.to(device), speech.style,
+        speech.rest.to(device), speech.style, metric=dubber.weights.style_metric,
     )  # fmt: skip
     faces = made_faces(motion, speech.template, net.lower, model.lower).until(seconds)
     return faces.curve.shifted(source.offset)

@@ -141,7 +141,7 @@ def measure_speech(bench: Bench, persona: Persona, seconds: float, count: int) -
         return drive(
             KnownFeatures(features), dubber.weights.geometry, dubber.weights.morphable, samples,
             seconds, persona.template.to(dubber.device), style, persona.rest.to(dubber.device),
-            persona.style,
+            persona.style, metric=dubber.weights.style_metric,
         )  # fmt: skip
 
 

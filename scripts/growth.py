@@ -87,7 +87,7 @@ def speak_samples(weights: EngineWeights, heard: NDArray[np.float32]) -> None:
     features = SpeechFeatures(weights.speech_encoder, standardised=True)
     motion = drive(
         features, net, model, samples, seconds, model.mean, net.average_style, own.mean(0),
-        StyleReference(own, [0]),
+        StyleReference(own, [0]), metric=weights.style_metric,
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
         save_motion(motion, Path(folder) / "motion")

@@ -18,12 +18,12 @@ from torch import Tensor
 from dubbing.errors import OptionInvalid
 from dubbing.geometry.morphable import MorphableModel, eye_distance, lip_opening, lip_width
 from dubbing.geometry.topology import MOUTH_LEFT, MOUTH_RIGHT
+from dubbing.models.motion_statistics import WINDOW, window_starts
 from dubbing.models.style_encoder import StyleEncoder, StyleEncoderConfig
+from dubbing.models.style_metric import StyleMetric
 from dubbing.weights import PACKAGED, load_network
 
 STYLE = "style_encoder"  # kind of the checkpoint
-WINDOW = 100  # frames at 25 Hz, 4 s
-HOP = 50
 MIN_FRAMES = 20  # known ones in a window, 0.8 s: less shows no style
 REST_SHARE = 0.1  # of the frames, least open, that show the resting mouth
 
@@ -45,7 +45,9 @@ def lower_motion(model: MorphableModel, beta: Tensor) -> Tensor:
 
 
 @torch.inference_mode()
-def style_code(encoder: StyleEncoder, motion: Tensor, usable: Tensor | None = None) -> Tensor:
+def style_code(
+    encoder: StyleEncoder | StyleMetric, motion: Tensor, usable: Tensor | None = None
+) -> Tensor:
     """Style code of a motion: mean of the codes of its windows of 4 s, brought to length 1.
 
     Args:
@@ -76,14 +78,6 @@ def style_code(encoder: StyleEncoder, motion: Tensor, usable: Tensor | None = No
         )
     codes = torch.cat([encoder(motion[None, s], usable[None, s]) for s in spans])
     return F.normalize(codes.mean(0), dim=0)
-
-
-def window_starts(frames: int) -> list[int]:
-    """First frames of windows of `WINDOW` frames that cover `frames` at steps of `HOP`."""
-    starts = list(range(0, max(frames - WINDOW, 0) + 1, HOP))
-    if starts[-1] + WINDOW < frames:
-        starts.append(frames - WINDOW)
-    return starts
 
 
 def style_similarity(a: Tensor, b: Tensor) -> float:

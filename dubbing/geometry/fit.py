@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from dubbing.face.smoothing import calm_expression, calm_pose
+from dubbing.geometry.adam import Adam
 from dubbing.geometry.morphable import MorphableModel, lip_opening
 from dubbing.geometry.pose import align_depth, apply_pose, at_depth, remove_pose
 from dubbing.geometry.topology import INNER_LIPS, LIPS, RIGID
@@ -249,7 +250,7 @@ def _optimise(
     scale = torch.tensor([0.3, 0.3, 0.3, 0.3, unit, unit]).to(pose0)
     beta = beta0.clone().requires_grad_()
     step = torch.zeros_like(pose0).requires_grad_()
-    descents = [_Adam(beta, options.learning_rate), _Adam(step, options.learning_rate)]
+    descents = [Adam(beta, options.learning_rate), Adam(step, options.learning_rate)]
     for _ in range(options.steps):
         pose = pose0 + step * scale
         drawn = apply_pose(model.vertices(neutral, beta), pose)[..., :2] / unit
@@ -269,30 +270,6 @@ def _optimise(
         for descent in descents:
             descent.step()
     return beta.detach(), (pose0 + step * scale).detach()
-
-
-class _Adam:
-    """Adam (Kingma and Ba, 2015) for one tensor, as `torch.optim.Adam` computes it. That class
-    brings torch's compiler with it, which takes 1.6 s to import."""
-
-    def __init__(self, value: Tensor, rate: float, betas: tuple[float, float] = (0.9, 0.999)):
-        self.value, self.rate, self.betas = value, rate, betas
-        self._mean, self._square = torch.zeros_like(value), torch.zeros_like(value)
-        self._steps = 0
-
-    @torch.no_grad()
-    def step(self) -> None:
-        """Move against the gradient, and forget it."""
-        gradient = self.value.grad
-        if gradient is None:
-            return
-        self._steps += 1
-        first, second = (1 - beta**self._steps for beta in self.betas)
-        self._mean.lerp_(gradient, 1 - self.betas[0])
-        self._square.mul_(self.betas[1]).addcmul_(gradient, gradient, value=1 - self.betas[1])
-        spread = (self._square.sqrt() / second**0.5).add_(1e-8)
-        self.value.addcdiv_(self._mean, spread, value=-self.rate / first)
-        self.value.grad = None
 
 
 def _norm(x: Tensor) -> Tensor:

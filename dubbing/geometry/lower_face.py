@@ -6,6 +6,14 @@ import torch
 from torch import Tensor
 
 from dubbing.geometry.morphable import MorphableModel
+from dubbing.geometry.topology import (
+    CHIN,
+    INNER_BOTTOM,
+    INNER_TOP,
+    MOUTH_LEFT,
+    MOUTH_RIGHT,
+    SUBNASALE,
+)
 
 PART = 10_000  # frames whose vertices are moved at a time
 
@@ -36,3 +44,15 @@ def add_expressions(
         step = change[part] @ basis
         torch.add(lower[part], step.view_as(lower[part]), out=moved[part])
     return moved
+
+
+def speech_directions(model: MorphableModel) -> Tensor:
+    """Opening, width and jaw [3, E] as linear functions of an expression."""
+    moved = model.expression.cpu()
+    return torch.stack(
+        [
+            moved[:, INNER_BOTTOM, 1] - moved[:, INNER_TOP, 1],
+            moved[:, MOUTH_RIGHT, 0] - moved[:, MOUTH_LEFT, 0],
+            moved[:, CHIN, 1] - moved[:, SUBNASALE, 1],
+        ]
+    )

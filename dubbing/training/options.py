@@ -206,10 +206,16 @@ class SyncTrainOptions:
 
 @dataclass(frozen=True)
 class StyleTrainOptions:
-    """Options of `dub train style`: the encoder of speaking styles behind StyleSim."""
+    """Options of `dub train style`: the encoder of speaking styles behind StyleSim, and the metric
+    by which the engine brings motion to a style."""
 
     data: Path = option("Folder that 'dub train prepare' wrote.")
     output: Path = option("Folder that receives the checkpoint and the log.")
+    kind: str = option(
+        "The encoder that judges, or the metric that the engine uses.",
+        "encoder",
+        choices=("encoder", "metric"),
+    )
     morphable: Path = option(
         "Morphable model of the fits.", Path("checkpoints/morphable.safetensors")
     )

@@ -1,4 +1,5 @@
-"""`dub train style`: the style encoder behind StyleSim, by contrast between speakers."""
+"""`dub train style`: the style encoder behind StyleSim and the engine's style metric, by contrast
+between speakers."""
 
 from __future__ import annotations
 
@@ -6,8 +7,9 @@ import csv
 import logging
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import cast
+from typing import TypeVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -17,19 +19,24 @@ from dubbing.dubber import choose_device
 from dubbing.errors import InputNotFound
 from dubbing.evaluation.style import STYLE, Retrieval, lower_motion, retrieval, style_code
 from dubbing.geometry.morphable import MorphableModel
+from dubbing.models.motion_basis import MotionBasis
 from dubbing.models.style_encoder import StyleEncoder, StyleEncoderConfig
+from dubbing.models.style_metric import StyleMetric, StyleMetricConfig
 from dubbing.training.clips import prepared_names
 from dubbing.training.geometry import append_csv
 from dubbing.training.options import StyleTrainOptions
 from dubbing.training.speakers import held_back, load_speakers
 from dubbing.training.style_views import PairSampler, StyleClip, load_style_clips
-from dubbing.weights import load_morphable, save_network
+from dubbing.weights import STYLE_METRIC, load_morphable, save_network
 
 log = logging.getLogger(__name__)
 
 EMA = 0.99
 BASIS_STEP = 5  # every how many frames one is taken for the main directions of motion
 HELD_LIST = "style-held-out.csv"
+
+StyleNetwork = StyleEncoder | StyleMetric
+Config = TypeVar("Config", StyleEncoderConfig, StyleMetricConfig)
 
 
 def nt_xent(codes: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
@@ -48,20 +55,35 @@ def build_style_encoder(
     model: MorphableModel, clips: Sequence[StyleClip], config: StyleEncoderConfig | None = None
 ) -> StyleEncoder:
     """A fresh encoder that looks at the main directions of the clips' motion."""
-    index = model.lower.gt(0).nonzero()[:, 0]
-    plan, count = StyleEncoderConfig(), len(model.expression)
-    config = config or StyleEncoderConfig(
-        lower_vertices=len(index),
-        components=min(plan.components, count),
-        coupled=min(plan.coupled, count),
-    )
-    encoder = StyleEncoder(config)
-    taken = torch.cat([c.beta[c.usable][::BASIS_STEP] for c in clips])
-    encoder.set_motion(index, lower_motion(model, taken))
+    encoder = StyleEncoder(config or _sized(StyleEncoderConfig(), model))
+    _look_at(encoder, model, clips)
     return encoder
 
 
-def check(encoder: StyleEncoder, model: MorphableModel, clips: Sequence[StyleClip]) -> Retrieval:
+def build_style_metric(model: MorphableModel, clips: Sequence[StyleClip]) -> StyleMetric:
+    """A fresh metric that looks at the main directions of the clips' motion."""
+    metric = StyleMetric(_sized(StyleMetricConfig(), model))
+    _look_at(metric, model, clips)
+    return metric
+
+
+def _sized(plan: Config, model: MorphableModel) -> Config:
+    """Sizes that fit a morphable model."""
+    count = len(model.expression)
+    return replace(
+        plan,
+        lower_vertices=int(model.lower.gt(0).sum()),
+        components=min(plan.components, count),
+        coupled=min(plan.coupled, count),
+    )
+
+
+def _look_at(network: MotionBasis, model: MorphableModel, clips: Sequence[StyleClip]) -> None:
+    taken = torch.cat([c.beta[c.usable][::BASIS_STEP] for c in clips])
+    network.set_motion(model.lower.gt(0).nonzero()[:, 0], lower_motion(model, taken))
+
+
+def check(encoder: StyleNetwork, model: MorphableModel, clips: Sequence[StyleClip]) -> Retrieval:
     """How well clips of speakers that were not trained on find each other."""
     device = encoder.basis.device
     codes = [style_code(encoder, lower_motion(model, c.beta).to(device), c.usable.to(device))
@@ -70,7 +92,8 @@ def check(encoder: StyleEncoder, model: MorphableModel, clips: Sequence[StyleCli
 
 
 def run(options: StyleTrainOptions) -> Path:
-    """Train the style encoder; it lies in `options.output` with its log and the held-out list.
+    """Train the encoder or the metric; it lies in `options.output` with its log and the held-out
+    list.
 
     Raises:
         InputNotFound: no prepared clips, or fewer than two speakers to train on.
@@ -85,7 +108,8 @@ def run(options: StyleTrainOptions) -> Path:
     clips = load_style_clips(options.data, cache, speakers, model)
     held = held_back({c.name: c.speaker for c in clips}, options.held_out, options.seed)
     kept = [c for c in clips if c.name not in held]
-    encoder = build_style_encoder(model, kept)
+    metric = options.kind == "metric"
+    encoder = build_style_metric(model, kept) if metric else build_style_encoder(model, kept)
     sampler = PairSampler(kept, model, encoder, options.seed)
     if len(sampler.clips) < 2:
         raise InputNotFound("fewer than two speakers with two clips or 2 s", path=options.data)
@@ -98,7 +122,7 @@ def run(options: StyleTrainOptions) -> Path:
 def _train(
     options: StyleTrainOptions,
     model: MorphableModel,
-    encoder: StyleEncoder,
+    encoder: StyleNetwork,
     sampler: PairSampler,
     unseen: Sequence[StyleClip],
 ) -> None:
@@ -107,7 +131,7 @@ def _train(
         encoder,
         multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(EMA),  # type: ignore[no-untyped-call]
     )
-    averaged = cast(StyleEncoder, average.module.eval())
+    averaged = cast(StyleNetwork, average.module.eval())
     for step in range(options.steps):
         decay = 0.02 + 0.49 * (1 + math.cos(math.pi * step / options.steps))
         for group in optimiser.param_groups:
@@ -126,7 +150,8 @@ def _train(
                 row |= {f"held_{k}": v for k, v in check(averaged, model, unseen).to_dict().items()}
             append_csv(options.output / "style.csv", row)
             log.info(" ".join(f"{k}={v:.4g}" for k, v in row.items()))
-            save_network(options.output / f"{STYLE}.safetensors", STYLE, averaged)
+            kind = STYLE_METRIC if options.kind == "metric" else STYLE
+            save_network(options.output / f"{kind}.safetensors", kind, averaged)
 
 
 def _write_held_out(path: Path, clips: Sequence[StyleClip]) -> None:

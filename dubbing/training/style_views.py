@@ -25,7 +25,7 @@ from dubbing.errors import InputNotFound
 from dubbing.evaluation.style import MIN_FRAMES
 from dubbing.geometry.morphable import MorphableModel
 from dubbing.geometry.topology import INNER_BOTTOM, INNER_TOP
-from dubbing.models.style_encoder import StyleEncoder
+from dubbing.models.motion_basis import MotionBasis
 from dubbing.training.clips import at_rate, fitted
 
 log = logging.getLogger(__name__)
@@ -80,10 +80,10 @@ def load_style_clips(
 
 
 class PairSampler:
-    """Draws pairs of windows for a style encoder whose buffers are set."""
+    """Draws pairs of windows for a style encoder or metric whose buffers are set."""
 
     def __init__(
-        self, clips: Sequence[StyleClip], model: MorphableModel, encoder: StyleEncoder, seed: int
+        self, clips: Sequence[StyleClip], model: MorphableModel, encoder: MotionBasis, seed: int
     ):
         self.random = random.Random(seed)
         self.generator = torch.Generator().manual_seed(seed)

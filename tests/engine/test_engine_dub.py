@@ -23,7 +23,7 @@ from dubbing.options import DubOptions
 from dubbing.persona import Persona
 from dubbing.progress import ProgressEvent
 from dubbing.report import DubReport
-from dubbing.weights import KINDS, PACKAGED
+from dubbing.weights import KINDS, OPTIONAL, PACKAGED
 
 LOSSLESS = DubOptions(length="video", codec="ffv1")
 
@@ -88,7 +88,7 @@ def test_frames_without_a_face_are_reported(dubbed: tuple[Path, DubReport], fold
     saved = json.loads((folder / "report.json").read_text())
     assert saved["frames_dubbed"] == report.frames_dubbed
     assert saved["passed_through"][0]["reason"] == NO_FACE
-    assert set(saved["checkpoint"]["sha256"]) == set(KINDS)
+    assert set(saved["checkpoint"]["sha256"]) == {*KINDS, *OPTIONAL}
 
 
 def test_sound_is_the_speech_sample_by_sample(dubbed: tuple[Path, DubReport], speech: Path) -> None:

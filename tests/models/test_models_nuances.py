@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 import dubbing.nuances
+from dubbing.geometry.lower_face import speech_directions
 from dubbing.geometry.morphable import MorphableModel
-from dubbing.nuances import _speech_directions, take_on_nuances
+from dubbing.nuances import take_on_nuances
 from dubbing.style_reference import StyleReference
 from dubbing.weights import load_engine
 
@@ -17,7 +18,7 @@ torch.set_num_threads(1)
 MODEL: MorphableModel = load_engine("default", torch.device("cpu")).morphable
 INDEX = MODEL.lower.gt(0).nonzero()[:, 0]
 BASIS = MODEL.expression[:, INDEX].flatten(1)
-DECIDED = _speech_directions(MODEL)
+DECIDED = speech_directions(MODEL)
 ALONG = torch.linalg.pinv(DECIDED)  # [E, 3]
 FRAMES = 300
 

@@ -26,7 +26,13 @@ from dubbing.training.style_views import (
     load_style_clips,
     shows_twice,
 )
-from dubbing.weights import MORPHABLE, load_checkpoint, save_morphable
+from dubbing.weights import (
+    MORPHABLE,
+    STYLE_METRIC,
+    load_checkpoint,
+    load_style_metric,
+    save_morphable,
+)
 
 torch.set_num_threads(1)
 
@@ -227,6 +233,19 @@ def test_a_run_leaves_encoder_log_and_held_out_list(prepared: Path, tmp_path: Pa
     states = [load_checkpoint(tmp_path / k / f"{STYLE}.safetensors", STYLE)[1] for k in "ab"]
     for name, value in states[0].items():
         assert torch.equal(value, states[1][name]), name
+
+
+def test_the_metric_is_trained_by_the_same_contrast(prepared: Path, tmp_path: Path) -> None:
+    more = ["--kind", "metric", "--speakers", str(prepared / "speakers.csv"), "--steps", "60"]
+    assert train(prepared, tmp_path, *more, "--held-out", "0.3", "--log-every", "20") == 0
+    with (tmp_path / "style.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert float(rows[-1]["loss"]) < float(rows[0]["loss"])
+    metric = load_style_metric(tmp_path / f"{STYLE_METRIC}.safetensors")
+    assert torch.equal(metric.lower, face_model().lower.gt(0).nonzero()[:, 0])
+    assert not (tmp_path / f"{STYLE}.safetensors").exists()
+    found = check(metric, face_model(), people(range(30, 40)))
+    assert found.top1 > 5 * found.chance1
 
 
 def test_a_clip_is_a_person_where_nobody_says_otherwise(prepared: Path, tmp_path: Path) -> None:

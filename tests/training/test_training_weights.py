@@ -17,7 +17,8 @@ from dubbing.errors import CheckpointCorrupt, CheckpointNotFound
 from dubbing.models.geometry_net import GeometryNet, GeometryNetConfig
 from dubbing.models.renderer import Renderer, RendererConfig
 from dubbing.models.speech_encoder import SpeechEncoder, SpeechEncoderConfig
-from dubbing.weights import GEOMETRY, KINDS, MORPHABLE, RENDERER, SPEECH
+from dubbing.models.style_metric import StyleMetric, StyleMetricConfig
+from dubbing.weights import GEOMETRY, KINDS, MORPHABLE, RENDERER, SPEECH, STYLE_METRIC
 
 torch.set_num_threads(1)
 
@@ -167,6 +168,23 @@ def test_sizes_that_do_not_fit(tmp_path: Path) -> None:
         weights.load_morphable(path)
 
 
+@pytest.mark.parametrize("fits", [True, False])
+def test_a_style_metric_belongs_to_the_vertices_that_move(tmp_path: Path, fits: bool) -> None:
+    folder = engine(tmp_path)
+    lower = weights.load_geometry(folder / f"{GEOMETRY}.safetensors").lower
+    metric = StyleMetric(StyleMetricConfig(lower_vertices=len(lower)))
+    metric.lower.copy_(lower if fits else lower + 1)
+    weights.save_network(folder / f"{STYLE_METRIC}.safetensors", STYLE_METRIC, metric)
+    if not fits:
+        with pytest.raises(CheckpointCorrupt, match="style metric looks at other vertices"):
+            weights.load_engine(folder, torch.device("cpu"))
+        return
+    loaded = weights.load_engine(folder, torch.device("cpu"))
+    assert set(loaded.hashes) == {*KINDS, STYLE_METRIC}
+    assert loaded.style_metric is not None
+    assert torch.equal(loaded.style_metric.out[1].weight, metric.out[1].weight)
+
+
 def test_engine_of_a_folder(tmp_path: Path) -> None:
     folder = engine(tmp_path)
     loaded = weights.load_engine(folder, torch.device("cpu"))
@@ -174,6 +192,7 @@ def test_engine_of_a_folder(tmp_path: Path) -> None:
     assert all(len(h) == 16 for h in loaded.hashes.values())
     saved_again = weights.load_engine(str(folder), torch.device("cpu"))
     assert saved_again.hashes == loaded.hashes
+    assert loaded.style_metric is None  # the one part that may be missing
     (folder / f"{GEOMETRY}.safetensors").unlink()
     with pytest.raises(CheckpointNotFound, match=r"geometry\.safetensors missing"):
         weights.load_engine(folder, torch.device("cpu"))
