@@ -11,15 +11,17 @@ from dubbing.analysis import SpeakerTrack
 from dubbing.errors import NoFaceFound
 from dubbing.geometry.morphable import MorphableModel, track_opening
 from dubbing.geometry.pose import yaw_pitch_roll
+from dubbing.geometry.topology import LIPS
 from dubbing.media.reader import VideoReader
 from dubbing.persona import Persona, fingerprint, resting_expression
 from dubbing.render.mesh import RenderMesh
-from dubbing.render.references import inference_lip_references
+from dubbing.render.references import N_BANK, N_LIP, covering_lip_references
 from dubbing.render.scene import face_windows
 from dubbing.render.session import FacePicture
 from dubbing.render.window import window_rect
 from dubbing.style_reference import StyleReference
 
+MAX_CANDIDATES = 1000  # frames, evenly over the clip, whose mouths are compared
 MAX_REFERENCE_TURN = 30.0  # degrees from the clip's usual yaw
 MAX_REFERENCE_ERROR = 0.006  # face heights, or the median of the clip if that is worse
 MIN_SHOT = 50  # usable frames; a shorter shot shows too few mouths and uses those of the whole clip
@@ -29,11 +31,11 @@ MAX_SHOT_BANKS = 8  # shots with references of their own: bounds the memory of a
 def lip_reference_frames(
     model: MorphableModel, speaker: SpeakerTrack, track: int | None = None
 ) -> list[int]:
-    """Video frames of the lip references (paper: 25, evenly over the order of opening), from the
-    whole clip or from one face track."""
+    """Video frames of the lip references (see `covering_lip_references`), from the whole clip or,
+    half as many, from one face track."""
     fit = speaker.fit
     frames = list(speaker.position)
-    opening = track_opening(model, fit.template, fit.beta).numpy()
+    opening = track_opening(model, fit.template, fit.beta)
     yaw = yaw_pitch_roll(fit.pose)[:, 0]
     facing = (yaw - yaw.median()).abs().numpy() < MAX_REFERENCE_TURN
     error = fit.error.numpy()
@@ -42,8 +44,12 @@ def lip_reference_frames(
     if track is not None:
         dubbed &= np.array([speaker.part[f] == track for f in frames])
     good = dubbed & facing & sure
-    rows = inference_lip_references(opening, usable=good if good.any() else dubbed)
-    return [frames[row] for row in rows]
+    allowed = np.flatnonzero(good if good.any() else dubbed)
+    picked = np.linspace(0, len(allowed) - 1, min(MAX_CANDIDATES, len(allowed))).round()
+    rows = torch.from_numpy(allowed[picked.astype(int)])
+    lips = torch.einsum("te,elc->tlc", fit.beta[rows], model.expression[:, list(LIPS)])
+    count = N_BANK if track is None else N_LIP
+    return [frames[rows[k]] for k in covering_lip_references(lips, opening[rows], count)]
 
 
 def shot_reference_frames(model: MorphableModel, speaker: SpeakerTrack) -> dict[int, list[int]]:

@@ -20,7 +20,7 @@ from dubbing.models.style_encoder import StyleEncoder
 from dubbing.options import DubOptions
 from dubbing.persona import Persona
 from dubbing.render.ablation import FULL, RenderAblation
-from dubbing.render.references import N_FACE, N_LIP
+from dubbing.render.references import N_BANK, N_FACE
 from dubbing.render.session import FacePicture, RenderSession
 
 STYLE_SIM = "StyleSim"
@@ -60,7 +60,7 @@ def random_groups(
     for group in held_out_groups(model, speaker, usable, targets):
         free = [f for f in usable if not near(f, group.targets)]
         drawn = random.Random(0)
-        bank = drawn.sample(free, min(N_LIP, len(free)))
+        bank = drawn.sample(free, min(N_BANK, len(free)))
         faces = {t: drawn.sample(free, N_FACE) for t in group.targets}
         made.append(HeldOut(group.targets, bank, faces))
     return made

@@ -6,11 +6,14 @@ import random
 
 import numpy as np
 import pytest
+import torch
+from torch import Tensor
 
 from dubbing.render.references import (
     N_FACE,
     N_LIP,
     N_LIP_TRAINING,
+    covering_lip_references,
     inference_face_references,
     inference_lip_references,
     training_face_references,
@@ -68,6 +71,37 @@ def test_inference_lip_references_are_even_in_the_order_of_opening() -> None:
     assert ranks[0] == 0
     assert ranks[-1] == 96
     assert (np.diff(ranks) == 4).all()  # (97 - 1) / (25 - 1)
+
+
+def mouths(opening: list[float], width: list[float]) -> tuple[Tensor, Tensor]:
+    """Lips [T, 2, 3] that are open and wide, and how far they are open [T]."""
+    lips = torch.zeros(len(opening), 2, 3)
+    lips[:, 0, 0], lips[:, 1, 1] = torch.tensor(width), torch.tensor(opening)
+    return lips, lips[:, 1, 1]
+
+
+def test_covering_lip_references_show_every_kind_of_mouth() -> None:
+    """Wide and round mouths of one opening, most of them round: both kinds are among few."""
+    random_ = torch.Generator().manual_seed(0)
+    opening = torch.rand(300, generator=random_)
+    width = torch.where(torch.arange(300) % 30 == 0, 3.0, 0.0)
+    lips, order = mouths(opening.tolist(), width.tolist())
+    picked = covering_lip_references(lips, order, 8)
+    assert len(set(picked)) == 8
+    assert picked[0] == int(opening.argmin())
+    assert picked[-1] == int(opening.argmax())
+    assert (order[picked].diff() >= 0).all()
+    assert {float(width[k]) for k in picked} == {0.0, 3.0}
+    far = torch.cdist(lips.flatten(1), lips[picked].flatten(1)).amin(1)
+    even = inference_lip_references(opening.numpy(), 8)
+    assert far.mean() < 0.6 * torch.cdist(lips.flatten(1), lips[even].flatten(1)).amin(1).mean()
+
+
+def test_covering_lip_references_end_where_no_mouth_is_new() -> None:
+    lips, opening = mouths([0.2, 0.1, 0.2, 0.1, 0.3], [0.0] * 5)
+    assert covering_lip_references(lips, opening, 4) == [1, 0, 4]
+    assert covering_lip_references(lips[:1], opening[:1]) == [0]
+    assert covering_lip_references(lips, opening, 1) == [1]
 
 
 def test_inference_lip_references_of_a_short_clip_are_all_of_it() -> None:
