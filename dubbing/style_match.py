@@ -27,6 +27,8 @@ from dubbing.style_reference import StyleReference
 
 MAX_WINDOWS = 200  # of a speech, spread evenly
 MIN_FRAMES = 50  # of the reference and of the speech, 2 s: fewer show no style
+SPOKEN = 0.5  # gate above which a frame counts as speech
+SPOKEN_SHARE = 0.7  # of a window that shows a style
 MIN_PIECE = 20  # frames of the reference that follow each other
 PRICE = 0.1  # of the squared change of a component, in its own size
 SPEECH_PRICE = 0.3  # more for opening, width and jaw, in their variances
@@ -58,7 +60,8 @@ def match_style(
         [N, L, 3]; `lower` itself where speech or reference are too short. The map is fitted on the
         CPU, whatever the device.
     """
-    if strength == 0.0 or len(lower) < MIN_FRAMES:
+    gate = gate.cpu()
+    if strength == 0.0 or int((gate > SPOKEN).sum()) < MIN_FRAMES:
         return lower
     whole = [0, *reference.starts[1:], len(reference.expressions)]
     pieces = [(a, b) for a, b in pairwise(whole) if b - a >= MIN_PIECE]
@@ -69,15 +72,24 @@ def match_style(
     back = torch.linalg.pinv(seen)
     own = reference.expressions.cpu() @ seen
     made = lower_expressions(model, lower, index).cpu() @ seen
-    starts = window_starts(len(made))
+    starts = _spoken_windows(gate)
     kept = torch.linspace(0, len(starts) - 1, min(len(starts), MAX_WINDOWS)).round().long()
     shown = _statistics(metric, made, [(starts[k], len(made)) for k in kept.tolist()])
     cuts = [(a + s, b) for a, b in pieces for s in window_starts(b - a)]
     wanted = _statistics(metric, own, cuts)
     about, shift, matrix = _fitted_map(metric, shown, wanted, back @ speech_directions(model).T)
     change = (made - about) @ (matrix - torch.eye(len(matrix))) + shift
-    change = strength * gate.cpu()[:, None] * change
+    change = strength * gate[:, None] * change
     return add_expressions(model, lower, index, (change @ back).to(lower.device), out)
+
+
+def _spoken_windows(gate: Tensor) -> list[int]:
+    """First frames of the windows that speech fills, or as much as in any: a
+    mouth at rest shows no style."""
+    starts = window_starts(len(gate))
+    spoken = [float((gate[s : s + WINDOW] > SPOKEN).float().mean()) for s in starts]
+    least = min(SPOKEN_SHARE, max(spoken))
+    return [s for s, share in zip(starts, spoken, strict=True) if share >= least]
 
 
 def _statistics(

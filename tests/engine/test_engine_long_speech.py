@@ -40,7 +40,16 @@ def motion(
     net, rest = weights.geometry, torch.zeros(len(weights.morphable.expression))
     seconds = len(speech) / 16000
     return drive(
-        features, net, weights.morphable, speech, seconds, net.mean, net.average_style, rest, own
+        features,
+        net,
+        weights.morphable,
+        speech,
+        seconds,
+        net.mean,
+        net.average_style,
+        rest,
+        own,
+        metric=weights.style_metric,
     ).lower
 
 

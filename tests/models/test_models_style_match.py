@@ -112,6 +112,20 @@ def test_where_nobody_speaks_nothing_changes(weights: EngineWeights) -> None:
     assert float((out[:100] - made[:100]).abs().max()) > 1e-3
 
 
+def test_pauses_of_the_speech_do_not_count_as_style(weights: EngineWeights) -> None:
+    """Half a minute of rest before the same words: the words come out as without it."""
+    made, own = vertices(weights, speaking(FRAMES, 1)), somebody(weights)
+    rested = torch.cat([torch.zeros(750, *made.shape[1:]), made])
+    gate = torch.cat([torch.zeros(750), torch.ones(FRAMES)])
+    out = matched(weights, rested, own, gate=gate)
+    plain = matched(weights, made, own)
+    assert torch.equal(out[:750], rested[:750])
+    assert float((out[750:] - plain).norm() / (plain - made).norm()) < 0.1
+    seldom = torch.zeros(FRAMES)
+    seldom[:40] = 1
+    assert matched(weights, made, own, gate=seldom) is made
+
+
 def test_too_little_shows_no_style(weights: EngineWeights) -> None:
     made, own = vertices(weights, speaking(FRAMES, 1)), somebody(weights)
     assert matched(weights, short := made[:49], own) is short
