@@ -32,6 +32,7 @@ SPOKEN_SHARE = 0.7  # of a window that shows a style
 MIN_PIECE = 20  # frames of the reference that follow each other
 PRICE = 0.1  # of the squared change of a component, in its own size
 SPEECH_PRICE = 0.3  # more for opening, width and jaw, in their variances
+LEAST = 1e-8  # of such a variance: what does not move has none
 STEPS = 40
 RATE = 0.045
 
@@ -84,8 +85,8 @@ def match_style(
 
 
 def _spoken_windows(gate: Tensor) -> list[int]:
-    """First frames of the windows that speech fills, or as much as in any: a
-    mouth at rest shows no style."""
+    """First frames of the windows that speech fills, or fills as much as any: a mouth at rest shows
+    no style."""
     starts = window_starts(len(gate))
     spoken = [float((gate[s : s + WINDOW] > SPOKEN).float().mean()) for s in starts]
     least = min(SPOKEN_SHARE, max(spoken))
@@ -123,7 +124,7 @@ def _fitted_map(
         aim = F.normalize(metric.code(own).mean(0), dim=0).detach()
         away = made.mean - about
         spread = made.covariance.mean(0) + away.T @ away / len(away)
-        variance = _along(spread, speech)
+        variance = _along(spread, speech).clamp_min(LEAST)
         unit = torch.eye(len(about))
         change = torch.zeros_like(unit).requires_grad_()
         shift = torch.zeros_like(about).requires_grad_()

@@ -19,6 +19,9 @@ class MotionBasis(nn.Module):
         lower_vertices: L; components: K directions that are looked at.
         rate: Hz of the motion; half_response: Hz at which the filter lets one half through.
 
+    Raises:
+        ValueError: a rate that is not above zero.
+
     Buffers (set by the builder, stored in the checkpoint): `basis` [3 L, K], scaled so that each
     component of real speech has a mean square of 1; `lower` [L] vertex indices.
     """
@@ -29,6 +32,8 @@ class MotionBasis(nn.Module):
 
     def __init__(self, lower_vertices: int, components: int, rate: float, half_response: float):
         super().__init__()
+        if not (0 < rate < math.inf and 0 < half_response < math.inf):
+            raise ValueError(f"no filter of {half_response} Hz for motion at {rate} Hz")
         self.register_buffer("basis", torch.zeros(3 * lower_vertices, components))
         self.register_buffer("lower", torch.zeros(lower_vertices, dtype=torch.int64))
         deviation = math.sqrt(math.log(2) / 2) / (math.pi * half_response) * rate

@@ -24,16 +24,17 @@ from dubbing.style_reference import StyleReference
 from dubbing.tensor_file import read_tensor_file
 from dubbing.weights import (
     GEOMETRY,
-    KINDS,
     MORPHABLE,
     PACKAGED,
     RENDERER,
     SPEECH,
+    STYLE_METRIC,
     load_engine,
     load_geometry,
     load_morphable,
     load_renderer,
     load_speech_encoder,
+    load_style_metric,
 )
 
 TOPIC = "weight files"
@@ -176,19 +177,19 @@ def pickled(bench: Bench) -> str:
     torch.save({"persona": _Harm(mark)}, wrapped)
     for path in (plain, wrapped):
         _refused(path, PersonaInvalid, "being a pickle")
-    for kind in KINDS:
+    for kind in LOADERS:
         folder = _checkpoint(bench, kind)
         (folder / f"{kind}.safetensors").write_bytes(wrapped.read_bytes())
         _refused_engine(folder, kind, f"{kind} being a pickle")
     check(not mark.exists(), "the pickle ran")
-    return f"{2 + len(KINDS)} refused, nothing ran"
+    return f"{2 + len(LOADERS)} refused, nothing ran"
 
 
 def _checkpoint(bench: Bench, changed: str) -> Path:
     """A folder with the shipped checkpoint, its part `changed` as a file of its own."""
     folder = bench.folder / f"checkpoint-{changed}"
     folder.mkdir(exist_ok=True)
-    for kind in KINDS:
+    for kind in LOADERS:
         place = folder / f"{kind}.safetensors"
         place.unlink(missing_ok=True)
         if kind == changed:
@@ -203,6 +204,7 @@ LOADERS: dict[str, Callable[[Path], object]] = {
     SPEECH: load_speech_encoder,
     GEOMETRY: load_geometry,
     RENDERER: load_renderer,
+    STYLE_METRIC: load_style_metric,
 }
 
 
@@ -219,6 +221,7 @@ def _refused_engine(folder: Path, kind: str, what: str) -> None:
 def bad_checkpoints(bench: Bench) -> str:
     tried = 0
     for kind, changes in {
+        STYLE_METRIC: [{"components": 10**6}, {"coupled": -1}, {"code_size": "64"}, {"rate": 0}],
         SPEECH: [{"width": 10**9}, {"layers": 10**6}, {"heads": 0}, {"width": -4}, {"heads": "6"}],
         GEOMETRY: [{"width": 10**6}, {"features": "other"}, {"features": None}, {"heads": 0},
                    {"vertices": 467}, {"dropout": -1.0}],

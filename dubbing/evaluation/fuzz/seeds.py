@@ -15,12 +15,14 @@ from dubbing.evaluation.cases.weight_files import made_up_persona
 from dubbing.models.geometry_net import GeometryNet, GeometryNetConfig
 from dubbing.models.renderer import Renderer, RendererConfig
 from dubbing.models.speech_encoder import SpeechEncoder, SpeechEncoderConfig
+from dubbing.models.style_metric import StyleMetric, StyleMetricConfig
 from dubbing.weights import (
     GEOMETRY,
     MORPHABLE,
     PACKAGED,
     RENDERER,
     SPEECH,
+    STYLE_METRIC,
     load_morphable,
     save_morphable,
     save_network,
@@ -83,6 +85,7 @@ def weight_seeds(folder: Path) -> list[Path]:
         SPEECH: SpeechEncoder(SpeechEncoderConfig(width=16, heads=2, ffn_width=32)),
         GEOMETRY: GeometryNet(GeometryNetConfig(width=24, heads=4, layers=1, audio_size=32)),
         RENDERER: Renderer(RendererConfig(geometry_width=8, texture_width=8, decoder_width=16)),
+        STYLE_METRIC: StyleMetric(StyleMetricConfig(components=4, coupled=4, code_size=8)),
     }
     made = [persona, persona, persona]  # as often as the checkpoints together
     for kind, network in networks.items():
