@@ -31,6 +31,7 @@ from dubbing.evaluation.studio import Studio
 from dubbing.geometry.fit import FaceFit
 from dubbing.geometry.topology import LIPS
 from dubbing.media.audio import load_speech
+from dubbing.render.references import N_BANK
 
 torch.set_num_threads(1)
 FRAMES, SIDE = 34, 300
@@ -83,7 +84,7 @@ def test_no_reference_is_the_target_or_its_neighbour() -> None:
     groups = held_out_groups(face_model(), track, usable, targets)
     assert [t for g in groups for t in g.targets] == targets
     for group in groups:
-        assert len(group.bank) == 25
+        assert len(group.bank) == N_BANK
         for target in group.targets:
             assert min(abs(f - target) for f in group.bank) > NEIGHBOURS
             assert min(abs(f - target) for f in group.faces[target]) == NEIGHBOURS + 1
@@ -224,7 +225,7 @@ def test_random_references_hold_nothing_near_the_targets() -> None:
     groups = random_groups(face_model(), track, usable, targets)
     assert [t for g in groups for t in g.targets] == targets
     for group in groups:
-        assert len(set(group.bank)) == 25
+        assert len(set(group.bank)) == N_BANK
         for target in group.targets:
             assert len(set(group.faces[target])) == 5
             assert min(abs(f - target) for f in group.bank + group.faces[target]) > NEIGHBOURS
