@@ -84,7 +84,7 @@ def test_no_reference_is_the_target_or_its_neighbour() -> None:
     groups = held_out_groups(face_model(), track, usable, targets)
     assert [t for g in groups for t in g.targets] == targets
     for group in groups:
-        assert len(group.bank) == N_BANK
+        assert 45 <= len(set(group.bank)) == len(group.bank) <= N_BANK  # mouths repeat themselves
         for target in group.targets:
             assert min(abs(f - target) for f in group.bank) > NEIGHBOURS
             assert min(abs(f - target) for f in group.faces[target]) == NEIGHBOURS + 1
