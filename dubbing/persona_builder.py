@@ -32,7 +32,7 @@ def lip_reference_frames(
     model: MorphableModel, speaker: SpeakerTrack, track: int | None = None
 ) -> list[int]:
     """Video frames of the lip references (see `covering_lip_references`), from the whole clip or,
-    half as many, from one face track."""
+    half as many, from one face track; of a clip that passes through, any."""
     fit = speaker.fit
     frames = list(speaker.position)
     opening = track_opening(model, fit.template, fit.beta)
@@ -44,7 +44,8 @@ def lip_reference_frames(
     if track is not None:
         dubbed &= np.array([speaker.part[f] == track for f in frames])
     good = dubbed & facing & sure
-    allowed = np.flatnonzero(good if good.any() else dubbed)
+    kept = next((k for k in (good, dubbed) if k.any()), np.ones_like(dubbed))
+    allowed = np.flatnonzero(kept)
     picked = np.linspace(0, len(allowed) - 1, min(MAX_CANDIDATES, len(allowed))).round()
     rows = torch.from_numpy(allowed[picked.astype(int)])
     lips = torch.einsum("te,elc->tlc", fit.beta[rows], model.expression[:, list(LIPS)])

@@ -98,6 +98,8 @@ def test_no_reference_is_covered_or_of_another_person(dubber: Dubber, faces: Vid
     for track in speaker.ids:
         own = lip_reference_frames(model, speaker, track)
         assert {speaker.part[f] for f in own} == {track}
+    none = replace(speaker, reasons=dict.fromkeys(speaker.position, DISSOLVE))
+    assert set(lip_reference_frames(model, none)) <= set(speaker.position)  # to be inspected
 
 
 def test_two_people_who_pass_each_other(dubber: Dubber, folder: Path) -> None:
