@@ -9,8 +9,6 @@ paper's attention to the reference style (section 3.1) at work on the motion its
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -79,7 +77,7 @@ class _Speaker:
         self.small = self.rest_of(own)
         usual = directions.norm(dim=1)
         self._unit = torch.maximum(known.std(0), FLOOR * usual)
-        self._shown = self._described(known, reference.starts)
+        self._shown = self._described(known, reference.pieces)
         self._go_on = self._transitions(known / self._unit, reference.follows)
 
     def rest_of(self, expressions: Tensor) -> Tensor:
@@ -89,7 +87,7 @@ class _Speaker:
 
     def small_movements(self, made: Tensor) -> Tensor:
         """Expected small movements [N, E] for made expressions [N, E]."""
-        wanted = self._described(made @ self.directions.T, [0])
+        wanted = self._described(made @ self.directions.T, [(0, len(made))])
         parts = []
         for start in range(0, len(made), WINDOW):
             before = min(start, REACH)
@@ -98,11 +96,10 @@ class _Speaker:
             parts.append(weights @ self.small)
         return torch.cat(parts)
 
-    def _described(self, known: Tensor, starts: list[int]) -> Tensor:
+    def _described(self, known: Tensor, pieces: list[tuple[int, int]]) -> Tensor:
         """Opening, width and jaw [N, 3] with their speeds, smoothed, as [N, 6]."""
-        edges = [*starts, len(known)]
         rows = []
-        for start, end in pairwise(edges):
+        for start, end in pieces:
             piece = (known[start:end] / self._unit).T[None]
             smooth = F.avg_pool1d(F.pad(piece, (1, 1), "replicate"), 2, 1)
             smooth = F.avg_pool1d(smooth, 2, 1)[0].T

@@ -11,8 +11,6 @@ form, so that no motion is looked at while the map is fitted.
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -64,8 +62,7 @@ def match_style(
     gate = gate.cpu()
     if strength == 0.0 or int((gate > SPOKEN).sum()) < MIN_FRAMES:
         return lower
-    whole = [0, *reference.starts[1:], len(reference.expressions)]
-    pieces = [(a, b) for a, b in pairwise(whole) if b - a >= MIN_PIECE]
+    pieces = [(a, b) for a, b in reference.pieces if b - a >= MIN_PIECE]
     if sum(b - a for a, b in pieces) < MIN_FRAMES:
         return lower
     # expressions to components, as the metric sees them, and back

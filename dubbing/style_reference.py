@@ -26,6 +26,11 @@ class StyleReference:
     starts: list[int]
 
     @property
+    def pieces(self) -> list[tuple[int, int]]:
+        """First row and end of every piece."""
+        return list(pairwise([*self.starts, len(self.expressions)]))
+
+    @property
     def follows(self) -> Tensor:
         """[N - 1] whether row k + 1 is the moment after row k."""
         follows = torch.ones(max(len(self.expressions) - 1, 0), dtype=torch.bool)

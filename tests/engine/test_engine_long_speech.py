@@ -40,17 +40,9 @@ def motion(
     net, rest = weights.geometry, torch.zeros(len(weights.morphable.expression))
     seconds = len(speech) / 16000
     return drive(
-        features,
-        net,
-        weights.morphable,
-        speech,
-        seconds,
-        net.mean,
-        net.average_style,
-        rest,
-        own,
+        features, net, weights.morphable, speech, seconds, net.mean, net.average_style, rest, own,
         metric=weights.style_metric,
-    ).lower
+    ).lower  # fmt: skip
 
 
 def somebody(weights: EngineWeights, speech: Tensor) -> StyleReference:
