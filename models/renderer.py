@@ -55,7 +55,8 @@ class Correspondence:
         cost: [B, N, h, w] how differently the face is deformed there (lengths of expression
             differences, about 0..3).
         turn: [B, N] angle between the head poses in radians.
-        mouth: [B, N] mean of the expression difference over the lips, in the unit of `cost`.
+        mouth: [B, N] how different the whole mouths look: mean of the expression difference over
+            the lips, in the unit of `cost`, and more where the heads are turned against each other.
     """
 
     place: Tensor

@@ -25,6 +25,8 @@ WINDOW = (144, 192)  # height, width in window pixels; multiples of the latent s
 LIP_WINDOW = (80, 120)
 FEATHER = 2.5  # window pixels: smooths the mask's facets
 RING_MOVED = 1.0  # window pixels: surroundings that moved farther are replaced
+MOUTH_TURN = 1.0  # difference between mouths per radian between their heads: teeth and tongue are
+# not on the mesh, and another head shows another side of them
 FACE_HEIGHT = 170.0  # window pixels from forehead to chin, as in a 256-px face crop
 
 
@@ -146,7 +148,14 @@ def correspond(
     found = _found_places if attributes.device.type == "cpu" else _found_places_tensors
     place, away = found(raster, attributes, corner)
     turn = turn_between(torch.unflatten(references.rotation, 0, grouped), target.rotation[:, None])
-    return Correspondence(place, away, turn, cost[:, :, list(LIPS), 0].mean(2))
+    mouth = mouths_apart(cost[:, :, list(LIPS), 0], turn)
+    return Correspondence(place, away, turn, mouth)
+
+
+def mouths_apart(lips: Tensor, turn: Tensor) -> Tensor:
+    """How different whole mouths look: [...] from the expression differences of their lips
+    [..., L] and the angles between the heads, which broadcast to [...]."""
+    return lips.mean(-1) + MOUTH_TURN * turn
 
 
 def _found_places(

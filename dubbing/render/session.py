@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dubbing.geometry.morphable import MorphableModel
+from dubbing.geometry.pose import turn_between
 from dubbing.geometry.topology import LIPS
 from dubbing.models.attention import Attended
 from dubbing.models.geometry_net import VERTEX_SCALE
@@ -42,6 +43,7 @@ from dubbing.render.scene import (
     face_windows,
     lip_corner,
     mouth_latent,
+    mouths_apart,
     needed_mask,
     part_of_match,
     put,
@@ -163,7 +165,7 @@ class RenderSession:
             maps = replace(maps, lips=torch.zeros_like(maps.lips))
         corner = lip_corner(self.mesh, target, pose)
         shapes = displacement[None] if around is None else around
-        like, mouths = self._alike(shapes.to(self.device))
+        like, mouths = self._alike(shapes.to(self.device), target.rotation)
         bank = [self._bank[k] for k in like.tolist()]
         lip_states, lips = self._bank_states[like], _chosen(self._lip_references, like)
         states = _join([*(r.states for r in near), lip_states])
@@ -209,12 +211,14 @@ class RenderSession:
         kept = carried(offset, tracked, moved)
         return shifted(tracked, offset[None]), shifted(target, kept[None])
 
-    def _alike(self, shapes: Tensor) -> tuple[Tensor, Tensor]:
-        """Which references of the bank have a mouth like displacements [J, V, 3] around a frame:
-        their indices [K], and how different their mouths are [K] (see `Correspondence.mouth`)."""
-        lips = list(LIPS)
-        away = self._bank_states.displacement[:, lips] - shapes[:, None, lips]
-        distance = VERTEX_SCALE * away.norm(dim=-1).mean(-1)
+    def _alike(self, shapes: Tensor, rotation: Tensor) -> tuple[Tensor, Tensor]:
+        """Which references of the bank have a mouth like displacements [J, V, 3] around a frame
+        whose head is at rotation [1, 3, 3]: their indices [K], and how different their mouths are
+        [K] (see `Correspondence.mouth`)."""
+        lips, bank = list(LIPS), self._bank_states
+        away = bank.displacement[:, lips] - shapes[:, None, lips]
+        turn = turn_between(bank.rotation, rotation)
+        distance = mouths_apart(VERTEX_SCALE * away.norm(dim=-1), turn)
         scale = F.softplus(self.renderer.lip.mouth_scale)
         near = torch.arange(len(shapes), device=self.device) - len(shapes) // 2
         weight = (len(shapes) // 2 + 1 - near.abs()).float()

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from synthetic_face import face_model, neutral_face
 from torch import Tensor
 
+from dubbing.geometry.pose import rotation_matrix
 from dubbing.geometry.raster import rasterize
 from dubbing.geometry.topology import N_VERTICES
 from dubbing.models.renderer import Renderer
@@ -170,7 +171,7 @@ def test_mouths_fade_into_each_other(session: RenderSession, mesh: RenderMesh) -
     shares, jumps = [], []
     for t in range(2, 8):
         for found, around in ((shares, moved[t - 2 : t + 3]), (jumps, moved[t : t + 1])):
-            index, mouth = session._alike(around)
+            index, mouth = session._alike(around, rotation_matrix(pose_of(t)[None, :3]))
             share = torch.zeros(8)
             share[index] = (-60 * mouth).softmax(0)
             found.append(share)
@@ -180,6 +181,19 @@ def test_mouths_fade_into_each_other(session: RenderSession, mesh: RenderMesh) -
     assert abs(float(shares[0] @ shares[0]) - float(jumps[0] @ jumps[0])) < 0.1
     patch = session.render(20, near[2][1], moved[4], near, around=moved[2:7])
     assert np.isfinite(patch.rgb).all()
+
+
+@torch.no_grad()
+def test_of_like_mouths_the_one_of_the_like_head_is_read(mesh: RenderMesh) -> None:
+    bank = [shown(mesh, beta_of(k), pose_of(turn)) for turn in (0, 8) for k in (1, 3)]
+    session = RenderSession(Renderer().eval(), face_model(), mesh, neutral_face(), bank)
+    for turn in (0, 8):
+        rotation = rotation_matrix(pose_of(turn)[None, :3])
+        for place, k in enumerate((1, 3)):
+            shape = face_model().expression_vertices(beta_of(k)[None])
+            index, mouth = session._alike(shape, rotation)
+            assert int(index[0]) == (turn == 8) * 2 + place
+            assert float(mouth[1] - mouth[0]) > 0.05
 
 
 def test_no_weight_no_picture(session: RenderSession, mesh: RenderMesh) -> None:
