@@ -6,7 +6,9 @@ from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
 from dubbing.dubber import Dubber
@@ -22,6 +24,7 @@ from dubbing.evaluation.mesh_warp import (
 )
 from dubbing.evaluation.regions import CROP, Points, Regions, regions_of
 from dubbing.geometry.morphable import MorphableModel
+from dubbing.geometry.raster import rasterize
 from dubbing.persona import Persona
 from dubbing.render.scene import face_windows
 from dubbing.render.session import FacePicture, Patch, RenderSession
@@ -163,6 +166,7 @@ def still_pixels(
     in what was made.
 
     Args:
+        model: on the CPU.
         tracked, made: T times [V, 3] vertices in crop pixels; limit: pixels between frames.
 
     Returns:
@@ -173,21 +177,27 @@ def still_pixels(
         mask = regions_of(model, tracked[t]).lower
         for points in (tracked, made):
             moved = [np.abs(points[t + k][:, :2] - points[t][:, :2]).max(1) for k in (-1, 1)]
-            mask = mask & _near_still(points[t], np.maximum(*moved), limit)
+            mask = mask & (_spread(model, points[t], np.maximum(*moved)) < limit)
         masks[t] = mask
     return masks
 
 
-def _near_still(
-    points: NDArray[np.float32], moved: NDArray[np.float32], limit: float
-) -> NDArray[np.bool_]:
-    """Pixels whose nearest vertices all move less than `limit`: a disc around every other vertex
-    is taken away."""
-    mask = np.ones((CROP, CROP), np.uint8)
-    reach = 7  # px: about the distance between vertices
-    for x, y in points[moved >= limit, :2]:
-        cv2.circle(mask, (round(float(x)), round(float(y))), reach, 0, -1)
-    return mask.astype(bool)
+def _spread(
+    model: MorphableModel, points: Points, moved: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """How far vertices [V, 3] in crop pixels move, `moved` [V], at every pixel [256, 256].
+
+    The inside of the mouth moves with the lips, what lies beside the mesh with its border.
+    """
+    triangles = torch.cat([model.triangles, model.mouth])
+    raster = rasterize(torch.from_numpy(points[None, :, :3].copy()), triangles, (CROP, CROP))
+    motion: NDArray[np.float32] = raster.interpolate(torch.from_numpy(moved)[:, None])[0, 0].numpy()
+    covered = raster.covered[0].numpy()
+    if not covered.any():
+        return np.full_like(motion, np.inf)
+    nearest = distance_transform_edt(~covered, return_distances=False, return_indices=True)
+    spread: NDArray[np.float32] = motion[tuple(nearest)]
+    return spread
 
 
 def consecutive(footage: Footage, count: int) -> list[int]:

@@ -34,6 +34,7 @@ SMOOTHING = 1.5  # window pixels, of the flow before the mesh follows it
 LIMIT = 8.0  # window pixels: farther off the tracker was wrong, not unsure
 MARGIN = 2.0  # window pixels from the window's edge, beyond which nothing is seen
 TURN_WEIGHT, SHAPE_WEIGHT = 16.0, 4.0  # of a radian and of an expression difference (VERTEX_SCALE)
+STEADY = 1.0  # window pixels between a frame and those around it: more is a movement, no tremble
 UNMOVED = 1.5  # window pixels: geometry that moves farther leaves its frame's own residual behind
 
 
@@ -131,16 +132,20 @@ class Registration:
         return torch.where(raster.covered[0], mean, -1.0)
 
 
-def carried(offset: Tensor, states: FaceStates, moved: Tensor) -> Tensor:
+def carried(
+    offset: Tensor, states: FaceStates, moved: Tensor, around: Tensor | None = None
+) -> Tensor:
     """What a frame's registration says about geometry that differs from the frame's own.
 
     Where the geometry stays, the offset stays. Where it is replaced, what is left is the part that
     the whole face shares (an affine map: an error of the pose), while the residual of a lip
-    that is no longer there has no meaning.
+    that is no longer there has no meaning. What one frame alone tells of the shared part trembles,
+    which shows as flicker of skin that is copied, so the frames around tell it together.
 
     Args:
         offset: [V + R, 2] of the frame, in window pixels; states: its tracked geometry [1].
         moved: [V + R] distance in window pixels between the new geometry and the tracked one.
+        around: [V + R, 2] mean offset of the frame and those around it.
 
     Returns:
         [V + R, 2].
@@ -150,7 +155,15 @@ def carried(offset: Tensor, states: FaceStates, moved: Tensor) -> Tensor:
     inside = ((place > MARGIN) & (place < size - MARGIN)).all(-1, keepdim=True).float()
     basis = torch.cat([(place - size / 2) / size, torch.ones_like(place[:, :1])], -1)
     normal = basis.T @ (basis * inside) + 1e-3 * torch.eye(3).to(basis)
-    affine = basis @ torch.linalg.solve(normal, basis.T @ (offset * inside))
+
+    def shared(offset: Tensor) -> Tensor:
+        found: Tensor = basis @ torch.linalg.solve(normal, basis.T @ (offset * inside))
+        return found
+
+    affine = shared(offset)
+    if around is not None:
+        change = shared(around) - affine
+        affine = affine + change * torch.exp(-((change.norm(dim=-1, keepdim=True) / STEADY) ** 2))
     own = torch.exp(-((moved / UNMOVED) ** 2))[:, None]
     kept: Tensor = affine + (offset - affine) * own
     return kept

@@ -57,6 +57,7 @@ MAX_LIPS = 8  # references of the bank that a frame's attention reads: those def
 APART = 0.7  # logit per frame of distance: of face references that fit alike the nearest in time
 # is preferred, whose light and pose are the frame's own
 MAX_APART = 3  # frames, from where on, and for the bank, time makes no more difference
+AROUND = 3  # frames, from where on a frame no more helps to tell where the head is
 MIN_ALPHA = 1 / 512  # below half a code value a blend shows nothing
 
 
@@ -159,7 +160,8 @@ class RenderSession:
         while len(self._cache) > 2 * len(references):
             self._cache.popitem(last=False)
         pose = frame.pose[None].to(self.device)
-        source, target = self._geometry(key, frame, displacement[None].to(self.device))
+        numbers = [number for number, _ in references]
+        source, target = self._geometry(key, frame, displacement[None].to(self.device), numbers)
         maps = target_maps(self.mesh, target)
         if not self.ablation.lip_attention:
             maps = replace(maps, lips=torch.zeros_like(maps.lips))
@@ -174,7 +176,7 @@ class RenderSession:
         lip_match = replace(lip_match, mouth=mouths[None])
         by_lips = self._attend_lips(maps, corner, lips, lip_match)
         mouth = Sources(bank, lip_match, by_lips, self.renderer.lip)
-        apart = [min(abs(number - key), MAX_APART) for number, _ in references]
+        apart = [min(abs(number - key), MAX_APART) for number in numbers]
         if self.ablation.face_attention:
             face = self._attend_face(match, near, bank, apart)
         else:
@@ -200,16 +202,27 @@ class RenderSession:
         return self._states(moved, picture.pose[None].to(self.device))
 
     def _geometry(
-        self, key: int, frame: FacePicture, displacement: Tensor
+        self, key: int, frame: FacePicture, displacement: Tensor, near: list[int]
     ) -> tuple[FaceStates, FaceStates]:
-        """Registered geometry of a frame: as it is, and with another displacement [1, V, 3]."""
+        """Registered geometry of a frame: as it is, and with another displacement [1, V, 3];
+        `near` are the numbers of its face references."""
         tracked = self._tracked(frame)
         target = self._states(displacement, frame.pose[None].to(self.device))
         known = key in self._cache and frame.offset is None
         offset = self._cache[key].offset if known else self._registered(frame, tracked)
         moved = (target.vertices - tracked.vertices)[0, :, :2].norm(dim=-1) / target.window[0, 2]
-        kept = carried(offset, tracked, moved)
+        kept = carried(offset, tracked, moved, self._around(key, offset, near))
         return shifted(tracked, offset[None]), shifted(target, kept[None])
+
+    def _around(self, key: int, offset: Tensor, near: list[int]) -> Tensor:
+        """Mean registration [V + R, 2] of a frame, whose own is `offset`, and of those around it
+        (`near`), which count less the farther they are."""
+        total, whole = offset * AROUND, AROUND
+        for number in near:
+            weight = AROUND - abs(number - key)
+            if number != key and weight > 0:
+                total, whole = total + self._cache[number].offset * weight, whole + weight
+        return total / whole
 
     def _alike(self, shapes: Tensor, rotation: Tensor) -> tuple[Tensor, Tensor]:
         """Which references of the bank have a mouth like displacements [J, V, 3] around a frame

@@ -40,6 +40,7 @@ LIP_WEIGHT = 3.0
 DETAIL_SHARPNESS = 7.0  # detail is chosen with logits about 8 times those of the coarse band
 LIP_COST = 7.0  # of a unit of expression difference: lips come from one or two references
 MOUTH_COST = 60.0  # of a unit between whole mouths
+FACE_TURN = 20.0  # of a radian between the heads: the skin of another pose has another light
 PRIOR_RATE = 20.0  # times the learning rate: single numbers that many pixels agree on
 EMA = 0.99
 VALIDATION = 32  # targets
@@ -121,6 +122,7 @@ class _Trainer:
             head.sharpness.requires_grad_(False).fill_(DETAIL_SHARPNESS)
         stage.renderer.lip.cost_scale.requires_grad_(False).fill_(LIP_COST)
         stage.renderer.lip.mouth_scale.requires_grad_(False).fill_(MOUTH_COST)
+        stage.renderer.face.turn_scale.requires_grad_(False).fill_(FACE_TURN)
         judge = nn.ModuleList([PatchDiscriminator(), PatchDiscriminator()])
         self.average = torch.optim.swa_utils.AveragedModel(
             stage.to(fabric.device),

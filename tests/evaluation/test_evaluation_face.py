@@ -22,14 +22,26 @@ from dubbing.dubber import Dubber
 from dubbing.errors import OptionInvalid
 from dubbing.evaluation.ablations import VARIANTS, AblatedDubber, random_groups
 from dubbing.evaluation.clips import Clip
-from dubbing.evaluation.face_work import HeldOutRenderer, consecutive, frame_regions
+from dubbing.evaluation.face_work import (
+    HeldOutRenderer,
+    consecutive,
+    frame_regions,
+    still_pixels,
+)
 from dubbing.evaluation.footage import Footage
 from dubbing.evaluation.held_out import NEIGHBOURS, held_out_groups, spread
 from dubbing.evaluation.mesh_warp import lower_rect, nearest_by_lips, paste, warp_face
 from dubbing.evaluation.regions import CROP, regions_of
 from dubbing.evaluation.studio import Studio
 from dubbing.geometry.fit import FaceFit
-from dubbing.geometry.topology import LIPS
+from dubbing.geometry.topology import (
+    CHIN,
+    INNER_BOTTOM,
+    INNER_TOP,
+    LIPS,
+    LOWER_INNER_LIP,
+    LOWER_OUTER_LIP,
+)
 from dubbing.media.audio import load_speech
 from dubbing.render.references import N_BANK
 
@@ -158,6 +170,34 @@ def test_regions_are_parts_of_the_lower_face() -> None:
     top, bottom, left, right = found.mouth
     assert found.lips[top:bottom, left:right].sum() == found.lips.sum()
     assert not found.lower[: round(float(scaled[4, 1]))].any()  # nothing above the nose's tip
+
+
+def test_the_inside_of_a_mouth_is_still_only_where_its_lips_are() -> None:
+    model = face_model()
+    points = synthetic_track(1)[0][0].numpy()
+    face = ((points - [160, 150, 0]) * 0.9 + [128, 128, 0]).astype(np.float32)
+    face[list(LOWER_INNER_LIP[1:-1]), 1] += 24  # wide open: its middle is far from every vertex
+    face[list(LOWER_OUTER_LIP), 1] += 24
+    at_rest = still_pixels(model, [face] * 3, [face] * 3, 0.5)
+    mouth = face[[INNER_TOP, INNER_BOTTOM], :2].mean(0).round().astype(int)
+    assert at_rest[1][mouth[1], mouth[0]]
+    assert not at_rest[0].any()
+    assert not at_rest[2].any()
+    made = [face.copy() for _ in range(3)]
+    made[2][list(LIPS), 1] += 3.0
+    moving = still_pixels(model, [face] * 3, made, 0.5)[1]
+    assert not moving[mouth[1], mouth[0]]
+    chin = face[CHIN, :2].round().astype(int)
+    assert moving[chin[1] - 4, chin[0]]  # where nothing moved
+    assert (moving <= at_rest[1]).all()
+
+
+def test_between_vertices_that_move_nothing_is_still() -> None:
+    model = face_model()
+    points = synthetic_track(1)[0][0].numpy()
+    face = ((points - [160, 150, 0]) * 1.6 + [128, 60, 0]).astype(np.float32)
+    sunk = face + np.float32([0, 2, 0])
+    assert not still_pixels(model, [face] * 3, [face, sunk, face], 0.5)[1].any()
 
 
 def test_a_made_frame_does_not_depend_on_the_lower_face_that_it_replaces(

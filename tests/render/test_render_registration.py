@@ -136,3 +136,18 @@ def test_carried_keeps_the_pose_and_drops_the_rest_where_lips_are_replaced(
     assert lips.norm(dim=-1).max() < 0.75  # of 1.5: what an affine map takes of it
     seen = [NOSE_TIP, 50, 280]
     assert torch.allclose(kept[seen], pose[seen], atol=1e-4)
+
+
+def test_new_geometry_takes_the_pose_from_the_frames_around(truth: FaceStates) -> None:
+    """A tremble of the own pose is left out where geometry is replaced, a movement stays."""
+    state = truth[[0]]
+    count = state.vertices.shape[1]
+    steady = torch.tensor([0.4, -0.2]).expand(count, 2)
+    moved = torch.zeros(count)
+    moved[list(LIPS)] = 6.0
+    for away, least, most in ((0.2, 0.0, 0.03), (4.0, 3.9, 4.1)):
+        own = steady + torch.tensor([away, 0.0])
+        kept = carried(own, state, moved, steady)
+        gone = (kept - steady)[list(LIPS), 0]
+        assert least <= float(gone.min()) <= float(gone.max()) <= most
+        assert torch.allclose(kept[moved == 0], own[moved == 0], atol=1e-4)  # its own picture
