@@ -9,7 +9,7 @@ from __future__ import annotations
 import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TypeVar
 
 Item = TypeVar("Item")
@@ -29,7 +29,8 @@ def made_ahead(items: Iterable[Item], depth: int = DEPTH) -> Iterator[Iterator[I
     """The items of an iterable that a thread of its own runs, up to `depth` ahead.
 
     An exception of the iterable comes out where its item would have come. When the block ends the
-    thread has ended, whether or not all items were taken; a generator is closed by it.
+    thread has ended, whether or not all items were taken; a generator is closed by it. Who still
+    waits for an item then, in a thread of a later step, gets no more.
     """
     ready: queue.Queue[object] = queue.Queue(maxsize=depth)
     stopped = threading.Event()
@@ -73,6 +74,10 @@ def made_ahead(items: Iterable[Item], depth: int = DEPTH) -> Iterator[Iterator[I
     finally:
         stopped.set()
         thread.join()
+        with suppress(queue.Empty):
+            while True:
+                ready.get_nowait()
+        ready.put(_END)
 
 
 @contextmanager

@@ -55,6 +55,25 @@ def test_runs_ahead_but_not_far() -> None:
     assert source.made == 5
 
 
+def test_a_later_step_that_waits_is_let_go() -> None:
+    """The block ends while a thread of another step waits for an item that comes no more."""
+    go = threading.Event()
+    taken: list[int] = []
+
+    def slowly() -> Iterator[int]:
+        yield 1
+        go.wait()
+        yield 2
+
+    with made_ahead(slowly()) as items:
+        waiting = threading.Thread(target=lambda: taken.extend(items), daemon=True)
+        waiting.start()
+        threading.Timer(0.3, go.set).start()  # by then the block has ended
+    waiting.join(5)
+    assert not waiting.is_alive()
+    assert taken == [1]
+
+
 def test_error_comes_in_its_place() -> None:
     source = Source(10, fail_at=4)
     taken = []
