@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any, Protocol
@@ -103,10 +104,11 @@ class DubbedFrames:
         self.speaker, self.template, self.weights = speaker, template, weights
 
     def run(
-        self, frames: Iterable[StreamFrame], start: int = 0, stop: int | None = None
-    ) -> Iterator[DoneFrame]:
+        self, frames: Iterable[StreamFrame], start: int = 0, stop: int | None = None,
+        ahead: bool = True,
+    ) -> Iterator[DoneFrame]:  # fmt: skip
         """Finished frames in the order of `frames`; N_FACE are held, and a few that a thread of its
-        own registers ahead.
+        own registers `ahead` of rendering, or none where there is to be no thread.
 
         Frames whose number lies outside `start` ... `stop - 1` serve as references only: with
         AHEAD of them on either side, a piece comes out as it does within the whole.
@@ -118,7 +120,8 @@ class DubbedFrames:
             number = waiting[current][0].number
             return number >= start and (stop is None or number < stop)
 
-        with made_ahead(map(self._registered, frames), REGISTERED) as registered:
+        faces = map(self._registered, frames)
+        with made_ahead(faces, REGISTERED) if ahead else nullcontext(faces) as registered:
             for item in registered:
                 waiting.append(item)
                 if len(waiting) - current > AHEAD:
