@@ -45,7 +45,8 @@ from dubbing.options import DubOptions, check_device_name, to_dict
 from dubbing.persona import Persona
 from dubbing.progress import ProgressCallback, StageProgress
 from dubbing.render.mesh import RenderMesh
-from dubbing.render.session import FacePicture, RenderSession
+from dubbing.render.pictures import FacePicture
+from dubbing.render.session import RenderSession
 from dubbing.report import DubReport, StageTime
 from dubbing.speaker_choice import SpeakerChoice
 from dubbing.speech.features import SpeechFeatureExtractor, SpeechFeatures

@@ -15,7 +15,7 @@ from torch import Tensor
 from dubbing.adaptation import Adaptation
 from dubbing.errors import InputNotFound, PersonaInvalid
 from dubbing.persona_schema import check_persona
-from dubbing.render.session import FacePicture
+from dubbing.render.pictures import FacePicture
 from dubbing.report import save_bytes
 from dubbing.style_reference import StyleReference
 from dubbing.tensor_file import BadFileError, json_object, read_tensor_file
@@ -35,7 +35,8 @@ class Persona:
         style: the speaker's own motion; the style embedding is computed from it with the weights in
             use, so that the file outlives a checkpoint.
         rest: [E] expression of the resting, closed mouth.
-        bank: lip references (paper: taken evenly over all frames in the order of opening).
+        bank: lip references (paper: taken evenly over all frames in the order of opening),
+            registered to each other.
         bank_frames: their frame numbers in the source video.
         morphable: hash of the morphable model that the coefficients belong to.
         source: fingerprint of the video; a dub of the same file reuses `track_*`.
@@ -181,17 +182,22 @@ def _bank_tensors(name: str, bank: list[FacePicture]) -> dict[str, Tensor]:
         f"{name}_beta": torch.stack([p.beta for p in bank]),
         f"{name}_pose": torch.stack([p.pose for p in bank]),
     }
+    offsets = [p.offset for p in bank if p.offset is not None]
+    if len(offsets) == len(bank):
+        tensors[f"{name}_offset"] = torch.stack(offsets)
     pixels = {f"{name}_pixels_{k}": torch.from_numpy(p.pixels.copy()) for k, p in enumerate(bank)}
     return tensors | pixels
 
 
 def _bank(tensors: dict[str, Tensor], name: str, origins: list[list[int]]) -> list[FacePicture]:
+    offset = tensors.get(f"{name}_offset")
     return [
         FacePicture(
             tensors[f"{name}_pixels_{k}"].numpy(),
             (origin[0], origin[1]),
             tensors[f"{name}_beta"][k],
             tensors[f"{name}_pose"][k],
+            None if offset is None else offset[k],
         )
         for k, origin in enumerate(origins)
     ]

@@ -15,9 +15,9 @@ from dubbing.geometry.topology import LIPS
 from dubbing.media.reader import VideoReader
 from dubbing.persona import Persona, fingerprint, resting_expression
 from dubbing.render.mesh import RenderMesh
+from dubbing.render.pictures import FacePicture, registered_bank
 from dubbing.render.references import N_BANK, N_LIP, covering_lip_references
 from dubbing.render.scene import face_windows
-from dubbing.render.session import FacePicture
 from dubbing.render.window import window_rect
 from dubbing.style_reference import StyleReference
 
@@ -94,10 +94,14 @@ def build_persona(
         pixels = frame.rgb_region(x, y, width, height)
         kept[frame.index] = FacePicture(pixels, (x, y), fit.beta[row], fit.pose[row])
     bank_frames = [f for f in chosen if f in kept]
-    bank = [kept[f] for f in bank_frames]
-    if not bank:
+    if not bank_frames:
         raise NoFaceFound("no frame can serve as a reference", path=reader.path)
-    shot_banks = {t: [kept[f] for f in own if f in kept] for t, own in shots.items()}
+
+    def bank_of(frames: list[int]) -> list[FacePicture]:
+        return registered_bank(model, mesh, fit.template, [kept[f] for f in frames])
+
+    bank = bank_of(bank_frames)
+    shot_frames = {t: [f for f in own if f in kept] for t, own in shots.items()}
     usable = [f for f in sorted(speaker.position) if f not in speaker.reasons]
     dubbed = [speaker.position[f] for f in usable]
     times = torch.tensor([float(reader.index.times[f]) for f in usable], dtype=torch.float64)
@@ -121,5 +125,5 @@ def build_persona(
         frames=frames,
         faults=speaker.reasons,
         cuts=speaker.cuts,
-        shot_banks={track: bank for track, bank in shot_banks.items() if bank},
+        shot_banks={track: bank_of(own) for track, own in shot_frames.items() if own},
     )

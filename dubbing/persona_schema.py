@@ -22,6 +22,9 @@ POSE_LIMIT = 1e5
 SCALE, SCALE_LIMIT = 3, 12.0
 """Place of the logarithm of half a face's height in a pose, and its largest size: 160,000 px."""
 
+OFFSET_LIMIT = 16.0
+"""Window pixels: twice what registration allows a vertex, because a bank's offsets are centred."""
+
 _TEXTS = ("format", "morphable", "source")
 _TENSORS: dict[str, tuple[int | str, ...]] = {
     "alpha": ("S",),
@@ -61,6 +64,7 @@ def check_persona(facts: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> No
     if len(_numbers(facts.get("bank_frames"), "bank_frames", int(str(frames)) - 1)) != sizes["K"]:
         raise BadFileError("bank_frames and bank_beta differ in length")
     _check_bank("bank", facts.get("bank_origins"), tensors, sizes["K"])
+    _check_offsets("bank", tensors, sizes["K"])
     _check_shots(facts, tensors, sizes, int(str(frames)))
     _check_starts(facts.get("style_starts"), sizes["N"])
     _check_faults(facts.get("faults"), int(str(frames)))
@@ -111,6 +115,15 @@ def _check_bank(name: str, origins: Any, tensors: Mapping[str, Tensor], count: i
             raise BadFileError(f"{name}_pixels_{number} is empty")
 
 
+def _check_offsets(name: str, tensors: Mapping[str, Tensor], count: int) -> None:
+    """Where the meshes of a bank lie; a file may leave it to the engine to find out."""
+    if f"{name}_offset" not in tensors:
+        return
+    offset = expect(tensors, f"{name}_offset", ("K", "W", 2), {"K": count})
+    if offset.numel() and float(offset.abs().max()) > OFFSET_LIMIT:
+        raise BadFileError(f"tensor {name}_offset holds values over {OFFSET_LIMIT:g}")
+
+
 def _check_shots(
     facts: Mapping[str, Any], tensors: Mapping[str, Tensor], sizes: dict[str, int], frames: int
 ) -> None:
@@ -133,6 +146,7 @@ def _check_shots(
         _check_values(f"{name}_beta", beta)
         _check_values(f"{name}_pose", pose)
         _check_bank(name, origins, tensors, own["K"])
+        _check_offsets(name, tensors, own["K"])
 
 
 def _check_starts(starts: Any, rows: int) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from dubbing.render.session import FacePicture, RenderSession
+from dubbing.render.pictures import FacePicture
+from dubbing.render.session import RenderSession
 
 
 class ShotSessions:

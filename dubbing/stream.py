@@ -22,9 +22,10 @@ from dubbing.geometry.fit import fit_track
 from dubbing.motion import Motion, merged_vertices
 from dubbing.overlap import made_ahead
 from dubbing.persona import Persona
+from dubbing.render.pictures import FacePicture
 from dubbing.render.references import N_FACE
 from dubbing.render.scene import face_windows
-from dubbing.render.session import FacePicture, RenderSession
+from dubbing.render.session import RenderSession
 from dubbing.render.window import window_rect
 from dubbing.shot_sessions import ShotSessions
 from dubbing.tail import AFTER_SPEECH

@@ -20,8 +20,9 @@ from dubbing.models.style_encoder import StyleEncoder
 from dubbing.options import DubOptions
 from dubbing.persona import Persona
 from dubbing.render.ablation import FULL, RenderAblation
+from dubbing.render.pictures import FacePicture
 from dubbing.render.references import N_BANK, N_FACE
-from dubbing.render.session import FacePicture, RenderSession
+from dubbing.render.session import RenderSession
 
 STYLE_SIM = "StyleSim"
 

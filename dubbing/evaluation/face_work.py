@@ -26,8 +26,9 @@ from dubbing.evaluation.regions import CROP, Points, Regions, regions_of
 from dubbing.geometry.morphable import MorphableModel
 from dubbing.geometry.raster import rasterize
 from dubbing.persona import Persona
+from dubbing.render.pictures import FacePicture
 from dubbing.render.scene import face_windows
-from dubbing.render.session import FacePicture, Patch, RenderSession
+from dubbing.render.session import Patch, RenderSession
 from dubbing.render.window import window_rect
 
 

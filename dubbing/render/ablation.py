@@ -33,7 +33,9 @@ FULL = RenderAblation()
 class NoRegistration(Registration):
     """Believes the tracker."""
 
-    def __init__(self, mesh: RenderMesh, pictures: Tensor, states: FaceStates):
+    def __init__(
+        self, mesh: RenderMesh, pictures: Tensor, states: FaceStates, known: Tensor | None = None
+    ):
         self.mesh = mesh
         self.offset = torch.zeros_like(states.vertices[..., :2])
 

@@ -53,17 +53,23 @@ class Registration:
     Args:
         mesh: the extended mesh.
         pictures: [N, 3, 144, 192] windows in 0..1; states: their tracked geometry [N].
+        known: [N, V + R, 2] what the bank agreed on before; None: it does so now.
 
     Attributes:
         offset: [N, V + R, 2] what was found for the bank's own pictures, in window pixels; zero on
             average over the bank, which leaves the mean of the tracker's opinions in place.
     """
 
-    def __init__(self, mesh: RenderMesh, pictures: Tensor, states: FaceStates):
+    def __init__(
+        self, mesh: RenderMesh, pictures: Tensor, states: FaceStates, known: Tensor | None = None
+    ):
         self.mesh = mesh
         self._flows = threading.local()  # the flow's object has buffers of its own
         self._tracked = states
         self._levels = {level: _grey(pictures, level) for level in LEVELS}
+        if known is not None:
+            self.offset = known
+            return
         self.offset = states.vertices.new_zeros(len(pictures), states.vertices.shape[1], 2)
         for round_ in range(ROUNDS if len(pictures) > 1 else 0):
             levels = LEVELS if round_ == 0 else LEVELS[-1:]

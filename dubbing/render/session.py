@@ -29,7 +29,15 @@ from dubbing.models.renderer import (
 from dubbing.render.ablation import FULL, NoRegistration, RenderAblation
 from dubbing.render.compose import match_colour
 from dubbing.render.copying import PixelCopier, PixelGrid, Reference, Sources, sample
-from dubbing.render.mesh import RenderMesh, extended_vertices
+from dubbing.render.mesh import RenderMesh
+from dubbing.render.pictures import (
+    FacePicture,
+    join_states,
+    posed_states,
+    to_tensor,
+    tracked_states,
+    window_of,
+)
 from dubbing.render.precision import convolution_dtype
 from dubbing.render.registration import Registration, carried, shifted
 from dubbing.render.scene import (
@@ -39,8 +47,6 @@ from dubbing.render.scene import (
     TargetMaps,
     correspond,
     cut,
-    face_states,
-    face_windows,
     lip_corner,
     mouth_latent,
     mouths_apart,
@@ -51,7 +57,6 @@ from dubbing.render.scene import (
     target_maps,
 )
 from dubbing.render.smooth import smoothed
-from dubbing.render.window import cut_window
 
 MAX_LIPS = 8  # references of the bank that a frame's attention reads: those deformed most like it
 APART = 0.7  # logit per frame of distance: of face references that fit alike the nearest in time
@@ -59,24 +64,6 @@ APART = 0.7  # logit per frame of distance: of face references that fit alike th
 MAX_APART = 3  # frames, from where on, and for the bank, time makes no more difference
 AROUND = 3  # frames, from where on a frame no more helps to tell where the head is
 MIN_ALPHA = 1 / 512  # below half a code value a blend shows nothing
-
-
-@dataclass(frozen=True)
-class FacePicture:
-    """A frame's pixels around the face and its tracked geometry.
-
-    Attributes:
-        pixels: [H, W, 3] uint8 RGB region of the frame; origin: its (x, y) there.
-        beta: [E] tracked expression; pose: [6] in frame pixels.
-        offset: [V + R, 2] its registration where that is known (`RenderSession.register`); None:
-            it is found from the pixels.
-    """
-
-    pixels: NDArray[np.uint8]
-    origin: tuple[int, int]
-    beta: Tensor
-    pose: Tensor
-    offset: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -117,11 +104,13 @@ class RenderSession:
         self._cache: OrderedDict[int, Reference] = OrderedDict()
         tracked = [self._tracked(picture) for picture in lip_references]
         windows = [
-            self._window(picture, states)
+            window_of(picture, states)
             for picture, states in zip(lip_references, tracked, strict=True)
         ]
         register = Registration if ablation.registration else NoRegistration
-        self.registration = register(mesh, torch.cat(windows), _join(tracked))
+        self.registration = register(
+            mesh, torch.cat(windows), join_states(tracked), self._known(lip_references)
+        )
         bank = [
             self._encode(picture, states, window, offset, latents=self.repairs)
             for picture, states, window, offset in zip(
@@ -130,7 +119,7 @@ class RenderSession:
         ]
         self._bank = bank
         self._copier = PixelCopier(renderer.config.blur)
-        self._bank_states = _join([r.states for r in bank])
+        self._bank_states = join_states([r.states for r in bank])
         self._lip_references = renderer.lip_references(
             _joined([r.texture for r in bank]), reference_maps(mesh, self._bank_states)[None]
         )
@@ -170,7 +159,7 @@ class RenderSession:
         like, mouths = self._alike(shapes.to(self.device), target.rotation)
         bank = [self._bank[k] for k in like.tolist()]
         lip_states, lips = self._bank_states[like], _chosen(self._lip_references, like)
-        states = _join([*(r.states for r in near), lip_states])
+        states = join_states([*(r.states for r in near), lip_states])
         match = correspond(maps.raster, target, states, len(near) + len(bank))
         lip_match = part_of_match(match, len(bank), corner, LIP_WINDOW)
         lip_match = replace(lip_match, mouth=mouths[None])
@@ -185,6 +174,13 @@ class RenderSession:
         maps = replace(maps, mask=needed_mask(self.mesh, maps, drift))
         return self._compose(frame, target, maps, corner, face, mouth, drift, strength)
 
+    def _known(self, bank: list[FacePicture]) -> Tensor | None:
+        """What the bank agreed on before [N, V + R, 2], where all of it knows for this mesh."""
+        offsets = [p.offset for p in bank if p.offset is not None]
+        if len(offsets) < len(bank) or any(len(o) != len(self.mesh.colours) for o in offsets):
+            return None
+        return torch.stack(offsets).to(self.device)
+
     def forget(self) -> None:
         """Drop the encoded face references: their keys will be given to other frames."""
         self._cache.clear()
@@ -192,14 +188,9 @@ class RenderSession:
     def _fast(self) -> torch.autocast:
         return torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None)
 
-    def _states(self, moved: Tensor, pose: Tensor) -> FaceStates:
-        vertices = extended_vertices(self.template + moved, self.template, pose)
-        return face_states(vertices, moved, pose, face_windows(self.mesh, pose))
-
     def _tracked(self, picture: FacePicture) -> FaceStates:
         """The geometry that the tracker saw in a picture."""
-        moved = self.model.expression_vertices(picture.beta[None].to(self.device))
-        return self._states(moved, picture.pose[None].to(self.device))
+        return tracked_states(self.model, self.mesh, self.template, picture)
 
     def _geometry(
         self, key: int, frame: FacePicture, displacement: Tensor, near: list[int]
@@ -207,7 +198,9 @@ class RenderSession:
         """Registered geometry of a frame: as it is, and with another displacement [1, V, 3];
         `near` are the numbers of its face references."""
         tracked = self._tracked(frame)
-        target = self._states(displacement, frame.pose[None].to(self.device))
+        target = posed_states(
+            self.mesh, self.template, displacement, frame.pose[None].to(self.device)
+        )
         known = key in self._cache and frame.offset is None
         offset = self._cache[key].offset if known else self._registered(frame, tracked)
         moved = (target.vertices - tracked.vertices)[0, :, :2].norm(dim=-1) / target.window[0, 2]
@@ -243,7 +236,7 @@ class RenderSession:
     def _reference(self, key: int, picture: FacePicture) -> Reference:
         if key not in self._cache:
             states = self._tracked(picture)
-            window = self._window(picture, states)
+            window = window_of(picture, states)
             offset = self._registered(picture, states, window)
             # without a repair nobody reads the latents
             self._cache[key] = self._encode(picture, states, window, offset, self.repairs)
@@ -259,13 +252,8 @@ class RenderSession:
     ) -> Tensor:
         if picture.offset is not None:
             return picture.offset.to(self.device)
-        window = self._window(picture, states) if window is None else window
+        window = window_of(picture, states) if window is None else window
         return self.registration.register(window, states)
-
-    def _window(self, picture: FacePicture, states: FaceStates) -> Tensor:
-        """[1, 3, 144, 192] in 0..1."""
-        window = states.window[0].cpu().numpy()
-        return _to_tensor(cut_window(picture.pixels, picture.origin, window), self.device)
 
     @torch.inference_mode()
     def _encode(
@@ -354,7 +342,7 @@ class RenderSession:
             y0 - frame.origin[1] : y0 - frame.origin[1] + height,
             x0 - frame.origin[0] : x0 - frame.origin[0] + width,
         ]
-        source = _to_tensor(region, self.device)[0]
+        source = to_tensor(region, self.device)[0]
         made = match_colour(made.clamp(0, 1), source, mask, moved)
         alpha = mask[0] * strength
         alpha = torch.where(alpha < MIN_ALPHA, 0.0, alpha)
@@ -417,17 +405,6 @@ def _inner_rect(weight: Tensor) -> tuple[int, int, int, int] | None:
     if len(rows) == 0:
         return None
     return int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
-
-
-def _to_tensor(pixels: NDArray[np.uint8], device: torch.device) -> Tensor:
-    """[H, W, 3] uint8 -> [1, 3, H, W] float 0..1."""
-    tensor = torch.from_numpy(np.ascontiguousarray(pixels)).to(device)
-    return tensor.permute(2, 0, 1)[None].float() / 255
-
-
-def _join(states: list[FaceStates]) -> FaceStates:
-    names = ("vertices", "displacement", "rotation", "window")
-    return FaceStates(*(torch.cat([getattr(s, n) for s in states]) for n in names))
 
 
 def _joined(textures: list[Tensor]) -> Tensor:

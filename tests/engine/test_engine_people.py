@@ -273,5 +273,7 @@ def test_a_persona_keeps_cuts_notes_and_banks(persona: Persona, tmp_path: Path) 
     again = Persona.load(tmp_path / "p.persona")
     assert (again.cuts, again.notes) == ([5, 9], ["a note"])
     for kept, given in zip(again.shot_banks[own], persona.bank[:2], strict=True):
+        assert kept.offset is not None
+        assert torch.equal(kept.offset, given.offset)
         assert np.array_equal(kept.pixels, given.pixels)
         assert kept.origin == given.origin

@@ -18,8 +18,10 @@ from dubbing.geometry.raster import rasterize
 from dubbing.geometry.topology import N_VERTICES
 from dubbing.models.renderer import Renderer
 from dubbing.render.mesh import RenderMesh, extended_vertices
+from dubbing.render.pictures import FacePicture, registered_bank
+from dubbing.render.registration import Registration
 from dubbing.render.scene import face_windows
-from dubbing.render.session import FacePicture, Patch, RenderSession
+from dubbing.render.session import Patch, RenderSession
 from dubbing.render.window import window_rect
 
 SIZE = (420, 360)  # width, height of a frame
@@ -144,6 +146,30 @@ def test_a_known_registration_is_used(session: RenderSession, mesh: RenderMesh) 
     assert np.array_equal(plain.rgb, told.rgb)
     other = session.render(20, replace(picture, offset=torch.zeros_like(offset)), moved, near)
     assert not np.array_equal(plain.rgb, other.rgb)
+
+
+def test_a_bank_that_is_registered_is_not_registered_again(
+    session: RenderSession, mesh: RenderMesh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bank = [shown(mesh, beta_of(k), pose_of(k), (0.4 * (-1) ** k, 0.3)) for k in range(8)]
+    known = registered_bank(face_model(), mesh, neutral_face(), bank)
+    session.forget()
+    fresh = rendered(session, mesh, torch.tensor([0.5, 0.0, 0.0]))
+
+    def never(*given: object) -> None:
+        raise AssertionError("it knows already")
+
+    monkeypatch.setattr(Registration, "_each", never)
+    torch.manual_seed(0)
+    again = RenderSession(Renderer().eval(), face_model(), mesh, neutral_face(), known)
+    assert torch.equal(again.registration.offset, session.registration.offset)
+    assert again.registration.offset.abs().max() > 0.3
+    patch = rendered(again, mesh, torch.tensor([0.5, 0.0, 0.0]))
+    assert np.array_equal(patch.rgb, fresh.rgb)
+    assert np.array_equal(patch.alpha, fresh.alpha)
+    other = [replace(p, offset=p.offset[:-1]) for p in known]  # of a mesh with fewer vertices
+    with pytest.raises(AssertionError, match="knows"):
+        RenderSession(Renderer().eval(), face_model(), mesh, neutral_face(), other)
 
 
 def test_the_decoder_touches_the_mouth_alone(session: RenderSession, mesh: RenderMesh) -> None:

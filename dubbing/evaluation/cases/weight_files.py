@@ -17,9 +17,9 @@ from safetensors.torch import save
 import dubbing
 from dubbing.errors import CheckpointCorrupt, DubbingError, PersonaInvalid
 from dubbing.evaluation.cases.registry import Bench, case, check
-from dubbing.geometry.topology import N_VERTICES
+from dubbing.geometry.topology import FACE_OVAL, N_VERTICES
 from dubbing.persona import Persona
-from dubbing.render.session import FacePicture
+from dubbing.render.pictures import FacePicture
 from dubbing.style_reference import StyleReference
 from dubbing.tensor_file import read_tensor_file
 from dubbing.weights import (
@@ -50,7 +50,13 @@ def made_up_persona(rows: int = 6, references: int = 3, expressions: int = 48) -
 
     poses = torch.cat([some(rows, 3), some(rows, 1) + 4.0, some(rows, 2) + 160.0], 1)
     bank = [
-        FacePicture(np.full((40, 50, 3), 90 + k, np.uint8), (140, 150), some(expressions), poses[k])
+        FacePicture(
+            np.full((40, 50, 3), 90 + k, np.uint8),
+            (140, 150),
+            some(expressions),
+            poses[k],
+            some(N_VERTICES + 2 * len(FACE_OVAL), 2),
+        )
         for k in range(references)
     ]
     return Persona(
@@ -139,6 +145,8 @@ def bad_personas(bench: Bench) -> str:
             )
             _refused(path, PersonaInvalid, f"{name} {changed.dtype} {list(changed.shape)}")
             tried += 1
+        if name.endswith("_offset"):
+            continue  # the engine finds it again
         rest = {key: other for key, other in tensors.items() if key != name}
         _refused(write_persona(bench.folder / "x.persona", facts, rest), PersonaInvalid, name)
         tried += 1
