@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Protocol
 
@@ -146,7 +146,7 @@ class DubbedFrames:
         track = self.speaker.part[frame.source.index]
         if self.shots is not None and self.shots.has(track):
             return frame, picture
-        return frame, replace(picture, offset=self.session.register(picture))
+        return frame, self.session.prepared(picture)
 
     def _picture(self, source: Picture) -> FacePicture | None:
         row = self.speaker.position.get(source.index)
