@@ -27,13 +27,9 @@ class ShotSessions:
         self.shared, self._banks, self._make = shared, banks, make
         self._own: tuple[int, RenderSession] | None = None
 
-    def has(self, track: int) -> bool:
-        """Whether a face track has references of its own."""
-        return track in self._banks
-
     def of(self, track: int) -> RenderSession:
         """The renderer for frames of this face track."""
-        if not self.has(track):
+        if track not in self._banks:
             return self.shared
         if self._own is None or self._own[0] != track:
             self._own = track, self._make(self._banks[track])

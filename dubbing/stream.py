@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator
-from contextlib import nullcontext
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Protocol
@@ -20,7 +19,6 @@ from dubbing.face.follower import FaceFollower
 from dubbing.face.limits import NO_FACE
 from dubbing.geometry.fit import fit_track
 from dubbing.motion import Motion, merged_vertices
-from dubbing.overlap import made_ahead
 from dubbing.persona import Persona
 from dubbing.render.pictures import FacePicture
 from dubbing.render.references import N_FACE
@@ -32,7 +30,6 @@ from dubbing.tail import AFTER_SPEECH
 from dubbing.weights import EngineWeights
 
 AHEAD = N_FACE // 2  # frames decoded ahead: the face references are centred on the frame
-REGISTERED = 2  # frames whose faces wait, registered, to be rendered
 CHUNK = 50  # frames of an in-memory stream that are fitted together
 
 
@@ -105,11 +102,9 @@ class DubbedFrames:
         self.speaker, self.template, self.weights = speaker, template, weights
 
     def run(
-        self, frames: Iterable[StreamFrame], start: int = 0, stop: int | None = None,
-        ahead: bool = True,
-    ) -> Iterator[DoneFrame]:  # fmt: skip
-        """Finished frames in the order of `frames`; N_FACE are held, and a few that a thread of its
-        own registers `ahead` of rendering, or none where there is to be no thread.
+        self, frames: Iterable[StreamFrame], start: int = 0, stop: int | None = None
+    ) -> Iterator[DoneFrame]:
+        """Finished frames in the order of `frames`; at most N_FACE are held.
 
         Frames whose number lies outside `start` ... `stop - 1` serve as references only: with
         AHEAD of them on either side, a piece comes out as it does within the whole.
@@ -121,32 +116,19 @@ class DubbedFrames:
             number = waiting[current][0].number
             return number >= start and (stop is None or number < stop)
 
-        faces = map(self._registered, frames)
-        with made_ahead(faces, REGISTERED) if ahead else nullcontext(faces) as registered:
-            for item in registered:
-                waiting.append(item)
-                if len(waiting) - current > AHEAD:
-                    if wanted():
-                        yield self._finish(waiting, current)
-                    current += 1
-                while current > AHEAD:
-                    waiting.popleft()
-                    current -= 1
+        for frame in frames:
+            waiting.append((frame, self._picture(frame.source)))
+            if len(waiting) - current > AHEAD:
+                if wanted():
+                    yield self._finish(waiting, current)
+                current += 1
+            while current > AHEAD:
+                waiting.popleft()
+                current -= 1
         while current < len(waiting):
             if wanted():
                 yield self._finish(waiting, current)
             current += 1
-
-    def _registered(self, frame: StreamFrame) -> tuple[StreamFrame, FacePicture | None]:
-        """The face of a frame, registered where the session that all shots share will render it;
-        other sessions exist one at a time, and register what they render."""
-        picture = self._picture(frame.source)
-        if picture is None or frame.share <= 0:
-            return frame, picture
-        track = self.speaker.part[frame.source.index]
-        if self.shots is not None and self.shots.has(track):
-            return frame, picture
-        return frame, self.session.prepared(picture)
 
     def _picture(self, source: Picture) -> FacePicture | None:
         row = self.speaker.position.get(source.index)

@@ -167,7 +167,7 @@ def measure_render(
     source = (StreamFrame(f.index, f, float(f.offset)) for f in reader.read_range(0, wanted))
     rendered = 0
     with bench.timer.around(*places):
-        for number, done in enumerate(frames.run(source, ahead=False)):
+        for number, done in enumerate(frames.run(source)):
             if number == WARM_UP - 1:
                 bench.timer.seconds |= dict.fromkeys((REGISTER, RASTER, NETWORK, COMPOSE), 0.0)
                 rendered = 0

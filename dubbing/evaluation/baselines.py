@@ -144,9 +144,5 @@ class WarpSession(RenderSession):
         part = warp_face(self.model, target, there, other.pixels, other.origin, rect)
         return Patch(part.rgb.astype(np.float32), part.alpha * strength, part.x, part.y)
 
-    def prepared(self, picture: FacePicture) -> FacePicture:
-        """There is nothing to find out."""
-        return picture
-
     def forget(self) -> None:
         """Nothing is kept."""

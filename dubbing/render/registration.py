@@ -11,8 +11,6 @@ optical flow, and the mesh follows the flow.
 from __future__ import annotations
 
 import dataclasses
-import threading
-from concurrent.futures import ThreadPoolExecutor
 
 import cv2
 import numpy as np
@@ -31,7 +29,6 @@ from dubbing.render.scene import WINDOW, FaceStates
 NEIGHBOURS = 5  # bank pictures whose mean predicts a frame
 ROUNDS = 3  # of the bank's agreement with itself
 DAMPING = 0.7  # of a step of that agreement: all its pictures move at once
-THREADS = 2  # that agreement runs on: its pictures don't wait for each other
 LEVELS = (1, 0)  # halvings of the window, coarse first
 SMOOTHING = 1.5  # window pixels, of the flow before the mesh follows it
 LIMIT = 8.0  # window pixels: farther off the tracker was wrong, not unsure
@@ -64,7 +61,7 @@ class Registration:
         self, mesh: RenderMesh, pictures: Tensor, states: FaceStates, known: Tensor | None = None
     ):
         self.mesh = mesh
-        self._flows = threading.local()  # the flow's object has buffers of its own
+        self._flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
         self._tracked = states
         self._levels = {level: _grey(pictures, level) for level in LEVELS}
         if known is not None:
@@ -73,7 +70,10 @@ class Registration:
         self.offset = states.vertices.new_zeros(len(pictures), states.vertices.shape[1], 2)
         for round_ in range(ROUNDS if len(pictures) > 1 else 0):
             levels = LEVELS if round_ == 0 else LEVELS[-1:]
-            found = self._each(pictures, states, levels)
+            found = [
+                self._found(pictures[[k]], states[[k]], levels, self.offset[k], leave_out=k)
+                for k in range(len(pictures))
+            ]
             step = torch.stack(found) - self.offset
             offset = self.offset + DAMPING * step
             self.offset = offset - offset.mean(0)
@@ -90,15 +90,6 @@ class Registration:
         """
         start = self.offset.new_zeros(self.offset.shape[1:])
         return self._found(picture, states, LEVELS, start)
-
-    def _each(self, pictures: Tensor, states: FaceStates, levels: tuple[int, ...]) -> list[Tensor]:
-        """Offsets [V + R, 2] of every picture of the bank as the others predict it."""
-
-        def one(k: int) -> Tensor:
-            return self._found(pictures[[k]], states[[k]], levels, self.offset[k], leave_out=k)
-
-        with ThreadPoolExecutor(THREADS) as pool:
-            return list(pool.map(one, range(len(pictures))))
 
     def _found(
         self, picture: Tensor, states: FaceStates, levels: tuple[int, ...], start: Tensor,
@@ -118,14 +109,6 @@ class Registration:
             flow = cv2.GaussianBlur(flow, (0, 0), SMOOTHING / 2**level) * 2**level
             offset = offset + _at(flow, moved.in_window()[0, :, :2], level)
         return offset.clamp(-LIMIT, LIMIT)
-
-    @property
-    def _flow(self) -> cv2.DISOpticalFlow:
-        """The dense flow of this thread."""
-        if not hasattr(self._flows, "dense"):
-            self._flows.dense = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
-        dense: cv2.DISOpticalFlow = self._flows.dense
-        return dense
 
     def _nearest(self, states: FaceStates, leave_out: int | None) -> tuple[Tensor, Tensor]:
         """The bank pictures that look most like one frame, and their weights [K]."""

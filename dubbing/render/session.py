@@ -247,10 +247,6 @@ class RenderSession:
         """Offsets [V + R, 2] of a frame's mesh in window pixels, see `Registration.register`."""
         return self._registered(picture, self._tracked(picture))
 
-    def prepared(self, picture: FacePicture) -> FacePicture:
-        """The picture with what can be found out before it is rendered, in any thread."""
-        return replace(picture, offset=self.register(picture))
-
     def _registered(
         self, picture: FacePicture, states: FaceStates, window: Tensor | None = None
     ) -> Tensor:

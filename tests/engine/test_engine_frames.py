@@ -20,7 +20,6 @@ from dubbing.media.audio import load_speech
 from dubbing.motion import merged_vertices
 from dubbing.options import DubOptions
 from dubbing.persona import Persona
-from dubbing.stream import DubbedFrames
 
 
 def opening_of(dubber: Dubber, persona: Persona, lower: torch.Tensor) -> torch.Tensor:
@@ -58,21 +57,6 @@ def test_motion_between_states_is_linear(dubber: Dubber, persona: Persona) -> No
     middle = motion.at(10.5 / RATE)
     assert torch.allclose(middle, (motion.lower[10] + motion.lower[11]) / 2, atol=1e-6)
     assert torch.equal(motion.at(1e9), motion.lower[-1])
-
-
-def test_registering_ahead_makes_no_difference(
-    dubber: Dubber, persona: Persona, pictures: list[NDArray[np.uint8]],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
-    samples = load_speech(demo_speech())[4800:]
-    shown = [(k / RATE, p) for k, p in enumerate(pictures[:12])]
-    ahead = list(dubber.dub_frames(shown, samples, persona))
-    whole = DubbedFrames.run
-    monkeypatch.setattr(DubbedFrames, "run", lambda self, frames: whole(self, frames, ahead=False))
-    beside = list(dubber.dub_frames(shown, samples, persona))
-    assert all(np.array_equal(a, b) for a, b in zip(ahead, beside, strict=True))
-    changed = [not np.array_equal(a, p) for a, (_, p) in zip(ahead, shown, strict=True)]
-    assert sum(changed) > 8
 
 
 def test_lips_of_the_picture_follow_the_motion(

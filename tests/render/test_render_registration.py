@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -152,15 +151,3 @@ def test_new_geometry_takes_the_pose_from_the_frames_around(truth: FaceStates) -
         gone = (kept - steady)[list(LIPS), 0]
         assert least <= float(gone.min()) <= float(gone.max()) <= most
         assert torch.allclose(kept[moved == 0], own[moved == 0], atol=1e-4)  # its own picture
-
-
-def test_frames_are_registered_in_any_thread_alike(
-    mesh: RenderMesh, truth: FaceStates, registered: Registration
-) -> None:
-    pictures = painted(mesh, truth)
-    wrong = [mistake(truth[[k]], 0.5 * k, -0.3) for k in range(6)]
-    alone = [registered.register(pictures[[k]], wrong[k]) for k in range(6)]
-    with ThreadPoolExecutor(3) as pool:
-        together = list(pool.map(lambda k: registered.register(pictures[[k]], wrong[k]), range(6)))
-    for a, b in zip(alone, together, strict=True):
-        assert torch.equal(a, b)

@@ -156,20 +156,22 @@ def test_a_bank_that_is_registered_is_not_registered_again(
     session.forget()
     fresh = rendered(session, mesh, torch.tensor([0.5, 0.0, 0.0]))
 
-    def never(*given: object) -> None:
+    def never(*given: object, **named: object) -> None:
         raise AssertionError("it knows already")
 
-    monkeypatch.setattr(Registration, "_each", never)
     torch.manual_seed(0)
-    again = RenderSession(Renderer().eval(), face_model(), mesh, neutral_face(), known)
+    renderer = Renderer().eval()
+    other = [replace(p, offset=p.offset[:-1]) for p in known]  # of a mesh with fewer vertices
+    with monkeypatch.context() as patched:
+        patched.setattr(Registration, "_found", never)
+        again = RenderSession(renderer, face_model(), mesh, neutral_face(), known)
+        with pytest.raises(AssertionError, match="knows"):
+            RenderSession(renderer, face_model(), mesh, neutral_face(), other)
     assert torch.equal(again.registration.offset, session.registration.offset)
     assert again.registration.offset.abs().max() > 0.3
     patch = rendered(again, mesh, torch.tensor([0.5, 0.0, 0.0]))
     assert np.array_equal(patch.rgb, fresh.rgb)
     assert np.array_equal(patch.alpha, fresh.alpha)
-    other = [replace(p, offset=p.offset[:-1]) for p in known]  # of a mesh with fewer vertices
-    with pytest.raises(AssertionError, match="knows"):
-        RenderSession(Renderer().eval(), face_model(), mesh, neutral_face(), other)
 
 
 def test_the_decoder_touches_the_mouth_alone(session: RenderSession, mesh: RenderMesh) -> None:
