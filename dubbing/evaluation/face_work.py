@@ -22,9 +22,8 @@ from dubbing.evaluation.mesh_warp import (
     paste,
     warp_face,
 )
-from dubbing.evaluation.regions import CROP, Points, Regions, regions_of
+from dubbing.evaluation.regions import CROP, Points, Regions, face_raster, regions_of
 from dubbing.geometry.morphable import MorphableModel
-from dubbing.geometry.raster import rasterize
 from dubbing.persona import Persona
 from dubbing.render.pictures import FacePicture
 from dubbing.render.scene import face_windows
@@ -190,8 +189,7 @@ def _spread(
 
     The inside of the mouth moves with the lips, what lies beside the mesh with its border.
     """
-    triangles = torch.cat([model.triangles, model.mouth])
-    raster = rasterize(torch.from_numpy(points[None, :, :3].copy()), triangles, (CROP, CROP))
+    raster = face_raster(model, points)
     motion: NDArray[np.float32] = raster.interpolate(torch.from_numpy(moved)[:, None])[0, 0].numpy()
     covered = raster.covered[0].numpy()
     if not covered.any():

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from dubbing.geometry.morphable import MorphableModel
-from dubbing.geometry.raster import rasterize
+from dubbing.geometry.raster import Raster, rasterize
 from dubbing.geometry.topology import CHIN, LIPS, SUBNASALE
 
 CROP = 256  # px, side of the face crop; the face is about 170 high
@@ -49,8 +49,7 @@ def regions_of(model: MorphableModel, points: Points) -> Regions:
         model: on the CPU.
         points: [V, >=3] vertices in pixels of the crop.
     """
-    triangles = torch.cat([model.triangles, model.mouth])
-    raster = rasterize(torch.from_numpy(points[None, :, :3].copy()), triangles, (CROP, CROP))
+    raster = face_raster(model, points)
     weight = raster.interpolate(model.lower[:, None])[0, 0].numpy()
     low = weight > 0.5
     lower = _widened(low, UNDER_CHIN)
@@ -67,6 +66,12 @@ def regions_of(model: MorphableModel, points: Points) -> Regions:
         top, bottom, left, right = _cut(y - half, y + half, x - half, x + half)
         cheeks[top:bottom, left:right] = True
     return Regions(lower, hidden, lips.astype(bool), _mouth_box(points), cheeks & low)
+
+
+def face_raster(model: MorphableModel, points: Points) -> Raster:
+    """A face and the inside of its mouth, drawn from vertices [V, >=3] in pixels of the crop."""
+    triangles = torch.cat([model.triangles, model.mouth])
+    return rasterize(torch.from_numpy(points[None, :, :3].copy()), triangles, (CROP, CROP))
 
 
 def _mouth_box(points: Points) -> tuple[int, int, int, int]:
