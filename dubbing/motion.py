@@ -26,7 +26,7 @@ from dubbing.style_reference import StyleReference
 
 RATE = 25  # Hz of the motion model
 WINDOW = 1000  # frames per pass, 40 s
-REACH = 2  # states on either side over which one mouth of the bank fades into the next
+REACH = 8  # states on either side that help to tell which mouths of the bank a moment shows
 OVERLAP = 150  # frames on either side of a seam
 
 

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dubbing.chain import posterior
 from dubbing.geometry.lower_face import (
     add_expressions,
     lower_expressions,
@@ -29,7 +30,6 @@ WINDOW = 1000  # frames that are looked at together
 REACH = 100  # frames on either side of a window that are looked at, too
 FLOOR = 0.1  # least deviation that counts, in that of speech in general
 RIDGE = 1e-4  # of the covariance
-LEAST = 1e-12  # of a probability
 
 
 def take_on_nuances(
@@ -119,16 +119,7 @@ class _Speaker:
 
     def _attention(self, wanted: Tensor) -> Tensor:
         """Weights [T, N] of the reference's rows at every moment of `wanted` [T, 6], given all of
-        them: the posterior of a hidden Markov chain (forward and backward pass)."""
+        them."""
         cost = torch.cdist(wanted, self._shown).square()
         likely = torch.exp(cost.amin(1, keepdim=True) - cost)
-        forward, backward = torch.empty_like(likely), torch.ones_like(likely)
-        forward[0] = likely[0] / likely[0].sum()
-        for t in range(1, len(likely)):
-            here = (forward[t - 1] @ self._go_on + LEAST) * likely[t]
-            forward[t] = here / here.sum()
-        for t in range(len(likely) - 2, -1, -1):
-            here = self._go_on @ (backward[t + 1] * likely[t + 1]) + LEAST
-            backward[t] = here / here.sum()
-        both = forward * backward
-        return both / both.sum(1, keepdim=True)
+        return posterior(likely, self._go_on)

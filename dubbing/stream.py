@@ -18,8 +18,9 @@ from dubbing.face.faults import frame_faults
 from dubbing.face.follower import FaceFollower
 from dubbing.face.limits import NO_FACE
 from dubbing.geometry.fit import fit_track
-from dubbing.motion import Motion, merged_vertices
+from dubbing.motion import RATE, Motion, merged_vertices
 from dubbing.persona import Persona
+from dubbing.render.mouths import Moments
 from dubbing.render.pictures import FacePicture
 from dubbing.render.references import N_FACE
 from dubbing.render.scene import face_windows
@@ -171,11 +172,27 @@ class DubbedFrames:
             moved[len(moved) // 2],
             list(references.items()),
             min(float(self.weights[source.index]), frame.share),
-            moved,
+            Moments(moved, self._poses(waiting, current, len(moved))),
         )
         if patch.alpha.size == 0:
             return DoneFrame(source.frame, frame, NO_FACE)
         return DoneFrame(source.paste(patch.rgb, patch.alpha, patch.x, patch.y), frame, "")
+
+    def _poses(
+        self, waiting: deque[tuple[StreamFrame, FacePicture | None]], current: int, count: int
+    ) -> torch.Tensor:
+        """Poses [count, 6] of the head at the moments of `Motion.around` a frame, taken from the
+        source frames there as if these lay evenly; where none is known, the frame's own."""
+        own = waiting[current][0]
+        first, last = waiting[max(current - AHEAD, 0)][0], waiting[-1][0]
+        rate = (last.source.index - first.source.index) / max(last.time - first.time, 1e-6)
+        speaker, here = self.speaker, own.source.index
+        rows = []
+        for k in range(-(count // 2), count // 2 + 1):
+            frame = here + round(k * rate / RATE)
+            same = speaker.part.get(frame) == speaker.part[here]
+            rows.append(speaker.position[frame if same else here])
+        return speaker.fit.pose[rows]
 
 
 @dataclass(frozen=True)

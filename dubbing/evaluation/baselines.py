@@ -29,6 +29,7 @@ from dubbing.options import DubOptions
 from dubbing.persona import Persona
 from dubbing.progress import ProgressCallback
 from dubbing.render.mesh import RenderMesh
+from dubbing.render.mouths import Moments
 from dubbing.render.pictures import FacePicture
 from dubbing.render.session import Patch, RenderSession
 
@@ -130,10 +131,10 @@ class WarpSession(RenderSession):
         displacement: Tensor,
         references: list[tuple[int, FacePicture]],
         strength: float = 1.0,
-        around: Tensor | None = None,
+        around: Moments | None = None,
     ) -> Patch:
-        """See `RenderSession.render`; neither the face references nor the displacements around are
-        looked at."""
+        """See `RenderSession.render`; neither the face references nor the moments around are looked
+        at."""
         moved = displacement.cpu()
         picked = nearest_by_lips(moved, self._moved)
         other = self._pictures[picked]

@@ -22,6 +22,7 @@ from dubbing.evaluation.face_work import (
     Made,
     consecutive,
     frame_regions,
+    moments_around,
     still_pixels,
 )
 from dubbing.evaluation.footage import Footage
@@ -34,7 +35,7 @@ from dubbing.evaluation.studio import Studio
 from dubbing.media.audio import SPEECH_RATE
 from dubbing.media.planes import frame_rgb
 from dubbing.media.reader import VideoReader
-from dubbing.motion import Motion, merged_vertices
+from dubbing.motion import REACH, Motion, merged_vertices
 from dubbing.options import DubOptions
 from dubbing.render.crop import cut_crop
 from dubbing.stream import DubbedFrames, StreamFrame
@@ -109,14 +110,14 @@ def held_out(bench: FaceBench, clip: Clip, self_dub: bool = True) -> Row:
         renderer = HeldOutRenderer(studio.dubber, persona, footage, group)
         for frame in group.targets:
             target = _target(bench.judges, footage, frame)
-            tracked = footage.displacement(frame)
+            tracked = footage.displacements(moments_around(footage, frame))
             hidden = renderer.hidden_source(frame, target.regions)
             made = renderer.make(frame, tracked, hidden)
             figures.add("", target, made)
             if bench.baselines and not figures.leak:
                 grey = renderer.hidden_source(frame, target.regions, grey=True)
                 figures.leak.append(_change(made, renderer.make(frame, tracked, grey)))
-            warped = renderer.mesh_warp(frame, tracked, made)
+            warped = renderer.mesh_warp(frame, footage.displacement(frame), made)
             if bench.baselines:
                 figures.add(WARP, target, warped)
                 figures.add(UNCHANGED, target, replace(made, picture=footage.crop(later[frame])))
@@ -126,7 +127,7 @@ def held_out(bench: FaceBench, clip: Clip, self_dub: bool = True) -> Row:
                 dubbed = renderer.make(frame, moved, hidden)
                 figures.add(SELF, target, dubbed)
             figures.identify(footage, target, made, dubbed)
-            reference = footage.crop(renderer.nearest_lips(tracked))
+            reference = footage.crop(renderer.nearest_lips(footage.displacement(frame)))
             _collect(shown, target, reference, warped.picture, made, dubbed)
     if bench.sheets is not None:
         _draw(bench.sheets / f"{clip.path.stem}.png", shown)
@@ -164,7 +165,7 @@ def dubbed_run(bench: FaceBench, clip: Clip) -> Row:
             box = footage.boxes[before.index]
             source.append(cut_crop(before.rgb(), box, CROP))
             made.append(cut_crop(frame_rgb(after.frame, before.rotation), box, CROP))
-    moved = [_merged(studio, footage, f, motion) for f in frames]
+    moved = [_merged(studio, footage, f, motion)[REACH] for f in frames]
     tracked = [footage.points(f) for f in frames]
     shaped = [footage.points(f, d) for f, d in zip(frames, moved, strict=True)]
     still = still_pixels(studio.model, tracked, shaped, pictures.STILL)
@@ -294,13 +295,12 @@ def own_motion(studio: Studio, clip: Clip, options: DubOptions | None = None) ->
 
 
 def _merged(studio: Studio, footage: Footage, frame: int, motion: Motion) -> Tensor:
-    """The made displacement [V, 3] of a frame with the source's upper face."""
+    """The made displacements [J, V, 3] of the moments around a frame, its own in the middle, with
+    the source's upper face."""
     net = studio.dubber.weights.geometry
-    lower = motion.at(footage.times[frame]).cpu()[None]
-    moved = merged_vertices(
-        studio.model, footage.template, footage.beta(frame)[None], net.lower.cpu(), lower
-    )
-    return moved[0]
+    lower = motion.around(footage.times[frame]).cpu()
+    beta = footage.beta(frame).expand(len(lower), -1)
+    return merged_vertices(studio.model, footage.template, beta, net.lower.cpu(), lower)
 
 
 def _box(place: tuple[int, int, int, int]) -> NDArray[np.bool_]:

@@ -24,7 +24,9 @@ from dubbing.evaluation.mesh_warp import (
 )
 from dubbing.evaluation.regions import CROP, Points, Regions, face_raster, regions_of
 from dubbing.geometry.morphable import MorphableModel
+from dubbing.motion import RATE, REACH
 from dubbing.persona import Persona
+from dubbing.render.mouths import Moments
 from dubbing.render.pictures import FacePicture
 from dubbing.render.scene import face_windows
 from dubbing.render.session import Patch, RenderSession
@@ -59,15 +61,23 @@ class HeldOutRenderer:
         known = replace(persona, bank=bank, bank_frames=held.bank)
         self._session: RenderSession = dubber.session(known)
 
-    def make(self, frame: int, displacement: Tensor, hidden: Region) -> Made:
-        """The frame with its lower face displaced by [V, 3]; `hidden` from `hidden_source`."""
+    def make(self, frame: int, displacements: Tensor, hidden: Region) -> Made:
+        """The frame with another lower face.
+
+        Args:
+            displacements: [J, V, 3] at the moments around it (`moments_around`), as the engine
+                gets them; hidden: from `hidden_source`.
+        """
         footage = self.footage
+        poses = torch.stack([footage.pose(f) for f in moments_around(footage, frame)])
+        moments = Moments(displacements, poses)
         near = [(f, self._picture(f, footage.regions[f])) for f in self.held.faces[frame]]
         # tracking ends with registration, which needs the frame as it is; what is hidden is the
         # picture that the result could be copied from
         offset = self._session.register(self._picture(frame, footage.regions[frame]))
         source = replace(self._picture(frame, hidden), offset=offset)
-        patch = self._session.render(frame, source, displacement, near)
+        middle = displacements[len(displacements) // 2]
+        patch = self._session.render(frame, source, middle, near, around=moments)
         return composed(footage, frame, patch)
 
     def _picture(self, frame: int, region: Region) -> FacePicture:
@@ -152,6 +162,15 @@ def composed(footage: Footage, frame: int, patch: Patch) -> Made:
     # the steps of 1 / 255 have no direction
     share = cv2.GaussianBlur(cut, (0, 0), 0.5).astype(np.float32)
     return Made(made.crop(box), share, alpha)
+
+
+def moments_around(footage: Footage, frame: int) -> list[int]:
+    """Usable frames of the same track nearest to the moments of `Motion.around`, itself in the
+    middle."""
+    part, times = footage.speaker.part, footage.times
+    known = [f for f in footage.usable if part[f] == part[frame]]
+    wanted = [times[frame] + k / RATE for k in range(-REACH, REACH + 1)]
+    return [min(known, key=lambda f: abs(times[f] - t)) for t in wanted]
 
 
 def frame_regions(footage: Footage, frame: int) -> Regions:

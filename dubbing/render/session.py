@@ -16,10 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dubbing.geometry.morphable import MorphableModel
-from dubbing.geometry.pose import turn_between
-from dubbing.geometry.topology import LIPS
 from dubbing.models.attention import Attended
-from dubbing.models.geometry_net import VERTEX_SCALE
 from dubbing.models.renderer import (
     Correspondence,
     LipReferences,
@@ -30,6 +27,7 @@ from dubbing.render.ablation import FULL, NoRegistration, RenderAblation
 from dubbing.render.compose import match_colour
 from dubbing.render.copying import PixelCopier, PixelGrid, Reference, Sources, sample
 from dubbing.render.mesh import RenderMesh
+from dubbing.render.mouths import Moments, MouthBank
 from dubbing.render.pictures import (
     FacePicture,
     join_states,
@@ -49,7 +47,6 @@ from dubbing.render.scene import (
     cut,
     lip_corner,
     mouth_latent,
-    mouths_apart,
     needed_mask,
     part_of_match,
     put,
@@ -120,6 +117,8 @@ class RenderSession:
         self._bank = bank
         self._copier = PixelCopier(renderer.config.blur)
         self._bank_states = join_states([r.states for r in bank])
+        scale = F.softplus(renderer.lip.mouth_scale).detach()
+        self._mouths = MouthBank.of(self._bank_states, scale)
         self._lip_references = renderer.lip_references(
             _joined([r.texture for r in bank]), reference_maps(mesh, self._bank_states)[None]
         )
@@ -132,7 +131,7 @@ class RenderSession:
         displacement: Tensor,
         references: list[tuple[int, FacePicture]],
         strength: float = 1.0,
-        around: Tensor | None = None,
+        around: Moments | None = None,
     ) -> Patch:
         """The lower face of `frame` with new geometry.
 
@@ -142,8 +141,8 @@ class RenderSession:
             references: the face references (paper: the five frames centred on this one) with
                 their numbers, under which their encodings are kept while they stay in use.
             strength: 0..1 weight of the result against the source (eases transitions).
-            around: [J, V, 3] displacements at even times around the frame, the frame's own in the
-                middle (J odd): one mouth of the bank then fades into the next instead of jumping.
+            around: what the frame's time and those around it show: they tell which mouths of the
+                bank follow each other (`MouthBank`). None: the frame alone.
         """
         near = [self._reference(number, picture) for number, picture in references]
         while len(self._cache) > 2 * len(references):
@@ -155,8 +154,7 @@ class RenderSession:
         if not self.ablation.lip_attention:
             maps = replace(maps, lips=torch.zeros_like(maps.lips))
         corner = lip_corner(self.mesh, target, pose)
-        shapes = displacement[None] if around is None else around
-        like, mouths = self._alike(shapes.to(self.device), target.rotation)
+        like, mouths = self._alike(around or Moments(displacement[None], frame.pose[None]))
         bank = [self._bank[k] for k in like.tolist()]
         lip_states, lips = self._bank_states[like], _chosen(self._lip_references, like)
         states = join_states([*(r.states for r in near), lip_states])
@@ -217,19 +215,11 @@ class RenderSession:
                 total, whole = total + self._cache[number].offset * weight, whole + weight
         return total / whole
 
-    def _alike(self, shapes: Tensor, rotation: Tensor) -> tuple[Tensor, Tensor]:
-        """Which references of the bank have a mouth like displacements [J, V, 3] around a frame
-        whose head is at rotation [1, 3, 3]: their indices [K], and how different their mouths are
-        [K] (see `Correspondence.mouth`)."""
-        lips, bank = list(LIPS), self._bank_states
-        away = bank.displacement[:, lips] - shapes[:, None, lips]
-        turn = turn_between(bank.rotation, rotation)
-        distance = mouths_apart(VERTEX_SCALE * away.norm(dim=-1), turn)
-        scale = F.softplus(self.renderer.lip.mouth_scale)
-        near = torch.arange(len(shapes), device=self.device) - len(shapes) // 2
-        weight = (len(shapes) // 2 + 1 - near.abs()).float()
-        log_share = (-scale * distance).log_softmax(1) + (weight / weight.sum()).log()[:, None]
-        mouth = -log_share.logsumexp(0) / scale
+    def _alike(self, moments: Moments) -> tuple[Tensor, Tensor]:
+        """Which references of the bank have the mouth that the middle one of `moments` shows: their
+        indices [K], and how different their mouths are [K] (see `Correspondence.mouth`)."""
+        seen = Moments(moments.displacement.to(self.device), moments.pose.to(self.device))
+        mouth = self._mouths.shown(seen)
         nearest = mouth.topk(min(MAX_LIPS, len(mouth)), largest=False)
         return nearest.indices, nearest.values
 

@@ -26,6 +26,7 @@ from dubbing.evaluation.face_work import (
     HeldOutRenderer,
     consecutive,
     frame_regions,
+    moments_around,
     still_pixels,
 )
 from dubbing.evaluation.footage import Footage
@@ -213,7 +214,7 @@ def test_a_made_frame_does_not_depend_on_the_lower_face_that_it_replaces(
     assert (hidden.pixels != region.pixels).any()
     outside = ~region.mask(regions.hidden, footage.boxes[target])
     np.testing.assert_array_equal(hidden.pixels[outside], region.pixels[outside])
-    moved = footage.displacement(target)
+    moved = footage.displacements(moments_around(footage, target))
     made = renderer.make(target, moved, hidden)
     grey = renderer.make(target, moved, renderer.hidden_source(target, regions, grey=True))
     assert np.abs(made.picture.astype(int) - grey.picture).max() <= 2
@@ -221,7 +222,7 @@ def test_a_made_frame_does_not_depend_on_the_lower_face_that_it_replaces(
     truth = footage.crop(target)
     assert np.abs(made.picture.astype(int) - truth)[made.alpha < 0.002].max() <= 1
     assert (made.picture != truth)[made.alpha > 0.9].any()
-    warped = renderer.mesh_warp(target, moved, made)
+    warped = renderer.mesh_warp(target, footage.displacement(target), made)
     assert np.abs(warped.picture.astype(int) - truth)[made.alpha < 0.002].max() <= 1
     assert np.abs(warped.picture.astype(int) - truth)[made.alpha > 0.9].mean() < 12
 
@@ -280,7 +281,8 @@ def test_a_part_that_is_missing_shows_where_it_works(
     (group,) = held_out_groups(studio.model, footage.speaker, footage.usable, [target])
     footage.read(group.frames)
     regions = frame_regions(footage, target)
-    moved, persona = footage.displacement(target), studio.persona(clip)
+    moved = footage.displacements(moments_around(footage, target))
+    persona = studio.persona(clip)
 
     def made(dubber: Dubber) -> np.ndarray:
         renderer = HeldOutRenderer(dubber, persona, footage, group)

@@ -1,0 +1,88 @@
+"""Which mouths of the reference bank a moment shows: a way through the bank, not a new choice every
+time.
+
+Geometry tells the nearest mouth of a moment, but teeth and tongue are not in it, and the nearest
+of the next moment may show others. So a mouth is followed by itself or by one like it where the
+moments allow that: the bank is a hidden Markov chain, and what a moment shows is its posterior
+given the moments around. One mouth then fades into the next instead of jumping.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dubbing.chain import posterior
+from dubbing.geometry.pose import rotation_matrix, turn_between
+from dubbing.geometry.topology import LIPS
+from dubbing.models.geometry_net import VERTEX_SCALE
+from dubbing.render.scene import FaceStates, mouths_apart
+
+FADE = 2  # moments on either side over which one mouth fades into the next
+SWITCH = 0.1  # what going on with another mouth costs, in what a moment with the other mouth costs
+LEAST = 1e-12  # of a share
+
+
+@dataclass(frozen=True)
+class Moments:
+    """A moment and those around it at even times, J in all (odd), itself in the middle.
+
+    Attributes:
+        displacement: [J, V, 3] of the face from the template (canonical).
+        pose: [J, 6] of the head.
+    """
+
+    displacement: Tensor
+    pose: Tensor
+
+
+@dataclass(frozen=True)
+class MouthBank:
+    """The mouths of a reference bank.
+
+    Attributes:
+        states: of the N references.
+        scale: logit per difference between whole mouths (see `mouths_apart`).
+        go_on: [N, N] how readily one mouth is followed by another.
+    """
+
+    states: FaceStates
+    scale: Tensor
+    go_on: Tensor
+
+    @classmethod
+    def of(cls, states: FaceStates, scale: Tensor) -> MouthBank:
+        """The bank of N references; `scale` is Lip-Attention's own."""
+        lips = states.displacement[:, list(LIPS)]
+        between = _apart(lips, states.rotation[:, None], lips, states.rotation[None])
+        return cls(states, scale, torch.exp(-SWITCH * scale * between))
+
+    def shown(self, moments: Moments) -> Tensor:
+        """How different each mouth of the bank is from what the middle one of `moments` shows.
+
+        Returns:
+            [N], see `Correspondence.mouth`.
+        """
+        lips, bank = list(LIPS), self.states
+        turned = rotation_matrix(moments.pose[:, :3])
+        away = _apart(
+            moments.displacement[:, lips], turned[:, None],
+            bank.displacement[:, lips], bank.rotation[None],
+        )  # fmt: skip
+        nearest = away.amin(1, keepdim=True)
+        seen = posterior(torch.exp(self.scale * (nearest - away)), self.go_on)
+        middle = len(seen) // 2
+        reach = min(FADE, middle)
+        near = torch.arange(-reach, reach + 1, device=seen.device)
+        weight = (reach + 1 - near.abs()).to(seen)
+        share = weight / weight.sum() @ seen[middle - reach : middle + reach + 1]
+        return -share.clamp_min(LEAST).log() / self.scale
+
+
+def _apart(lips: Tensor, rotation: Tensor, others: Tensor, turned: Tensor) -> Tensor:
+    """Differences [J, N] between mouths [J, L, 3] and [N, L, 3] whose heads are at the rotations
+    `rotation` and `turned`, which broadcast to [J, N, 3, 3]."""
+    away = VERTEX_SCALE * (lips[:, None] - others[None]).norm(dim=-1)
+    return mouths_apart(away, turn_between(rotation, turned))
