@@ -48,7 +48,11 @@ RIGID = (
 
 def mouth_triangles() -> NDArray[np.int64]:
     """Triangles [18, 3] that fill the hole between the inner lips."""
-    up, low = UPPER_INNER_LIP, LOWER_INNER_LIP
+    return strip(UPPER_INNER_LIP, LOWER_INNER_LIP)
+
+
+def strip(up: tuple[int, ...], low: tuple[int, ...]) -> NDArray[np.int64]:
+    """Triangles between two rows of points with the same ends."""
     triangles = [(up[0], up[1], low[1]), (up[-1], low[-2], up[-2])]
     for k in range(1, len(up) - 2):
         triangles.append((up[k], up[k + 1], low[k]))

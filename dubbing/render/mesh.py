@@ -1,7 +1,8 @@
 """The face mesh extended for rendering: mouth interior and rings around the face outline.
 
 Outside the mesh (neck, hair, background) the correspondence is extrapolated by rings of vertices
-that follow the outline less and less; inside the mouth by triangles between the inner lips.
+that follow the outline less and less; inside the mouth by triangles between the inner lips and the
+teeth.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from torch import Tensor
 from dubbing.geometry.morphable import MorphableModel
 from dubbing.geometry.pose import apply_pose
 from dubbing.geometry.topology import CHIN, FACE_OVAL, LIPS, NOSE_TIP, SUBNASALE, oriented
+from dubbing.render.teeth import teeth_triangles
 
 RING_SCALES = (1.25, 1.65)  # distance from the face's middle, in outline distances
 RING_FOLLOW = (0.5, 0.12)  # share of the outline's expression that a ring follows
@@ -27,7 +29,8 @@ class RenderMesh:
     """Triangles and vertex attributes of the extended mesh (V face vertices + rings).
 
     Attributes:
-        triangles: [F, 3], the model's surface first.
+        triangles: [F, 3] of the V + R vertices and the points at the teeth after them
+            (`with_teeth`), the model's surface first.
         surface: number of surface triangles; first_ring: of these and those of the mouth.
         one_sided: [F] True for the mouth: closed lips that overlap show none of it.
         colours: [V + R, 3] PNCC colours (zero on rings).
@@ -61,19 +64,20 @@ class RenderMesh:
         flat = torch.zeros(1, 6)
         frontal = extended_vertices(model.mean.cpu()[None], model.mean.cpu(), flat)[0].numpy()
         ring_faces = oriented(torch.cat(strips).numpy(), frontal)
-        triangles = np.concatenate([model.triangles.cpu(), model.mouth.cpu(), ring_faces])
+        mouth = teeth_triangles(count + rings.numel())
+        triangles = np.concatenate([model.triangles.cpu(), mouth, ring_faces])
         colours = torch.zeros(count + rings.numel(), 3, device=device)
         colours[:count] = model.pncc()
         surface = len(model.triangles)
         one_sided = torch.zeros(len(triangles), dtype=torch.bool)
-        one_sided[surface : surface + len(model.mouth)] = True
+        one_sided[surface : surface + len(mouth)] = True
         near_lips = _neighbours(model.triangles.cpu(), set(LIPS))
         lips = torch.zeros(len(colours), device=device)
         lips[sorted(near_lips)] = 1.0
         return cls(
             torch.from_numpy(triangles).to(device),
             surface,
-            surface + len(model.mouth),
+            surface + len(mouth),
             one_sided.to(device),
             colours,
             lips,

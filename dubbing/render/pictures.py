@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
@@ -59,7 +59,7 @@ def tracked_states(
 def posed_states(mesh: RenderMesh, template: Tensor, moved: Tensor, pose: Tensor) -> FaceStates:
     """States of displacements [T, V, 3] at poses [T, 6]."""
     vertices = extended_vertices(template + moved, template, pose)
-    return face_states(vertices, moved, pose, face_windows(mesh, pose))
+    return face_states(vertices, template, moved, pose, face_windows(mesh, pose))
 
 
 def window_of(picture: FacePicture, states: FaceStates) -> Tensor:
@@ -77,5 +77,5 @@ def to_tensor(pixels: NDArray[np.uint8], device: torch.device) -> Tensor:
 
 def join_states(states: list[FaceStates]) -> FaceStates:
     """States one after another."""
-    names = ("vertices", "displacement", "rotation", "window")
-    return FaceStates(*(torch.cat([getattr(s, n) for s in states]) for n in names))
+    names = [f.name for f in fields(FaceStates)]
+    return FaceStates(*(torch.cat([getattr(s, name) for s in states]) for name in names))

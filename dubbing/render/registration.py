@@ -127,9 +127,9 @@ class Registration:
         """What the bank says a frame looks like: [h, w] in 0..1, -1 where no triangle lies."""
         size = (WINDOW[0] >> level, WINDOW[1] >> level)
         raster = rasterize(
-            target.in_window() / 2**level, self.mesh.triangles, size, self.mesh.one_sided
+            target.drawn() / 2**level, self.mesh.triangles, size, self.mesh.one_sided
         )
-        places = bank.in_window()[..., :2] / 2**level
+        places = bank.drawn()[..., :2] / 2**level
         attributes = places.permute(1, 0, 2).flatten(1)[None]
         found = torch.unflatten(raster.interpolate(attributes)[0], 0, (len(grey), 2))
         place = found.permute(0, 2, 3, 1)

@@ -6,7 +6,7 @@ wide. Everything here is in window pixels; only `Window` knows the frame.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +20,7 @@ from dubbing.models.renderer import Correspondence
 from dubbing.render.mesh import RenderMesh, extended_displacement
 from dubbing.render.scene_cpu import found_places
 from dubbing.render.smooth import smoothed
+from dubbing.render.teeth import teeth_shares, with_teeth
 
 WINDOW = (144, 192)  # height, width in window pixels; multiples of the latent stride
 LIP_WINDOW = (80, 120)
@@ -39,22 +40,26 @@ class FaceStates:
         displacement: [T, V + R, 3] canonical expression displacement.
         rotation: [T, 3, 3].
         window: [T, 3] left, top (frame pixels) and scale (frame pixels per window pixel).
+        teeth: [T, 2, K] where they end, see `teeth_shares`.
     """
 
     vertices: Tensor
     displacement: Tensor
     rotation: Tensor
     window: Tensor
+    teeth: Tensor
 
     def __getitem__(self, index: Tensor | slice | list[int]) -> FaceStates:
-        return FaceStates(
-            self.vertices[index], self.displacement[index], self.rotation[index], self.window[index]
-        )
+        return FaceStates(*(getattr(self, f.name)[index] for f in fields(self)))
 
     def in_window(self) -> Tensor:
         """Vertices [T, V + R, 3] in window pixels."""
         shift = torch.cat([self.window[:, :2], torch.zeros_like(self.window[:, :1])], -1)
         return (self.vertices - shift[:, None]) / self.window[:, None, 2:]
+
+    def drawn(self) -> Tensor:
+        """The points [T, V + R + 2 K, 3] of the mesh's triangles in window pixels."""
+        return with_teeth(self.in_window(), self.teeth)
 
 
 def face_windows(mesh: RenderMesh, pose: Tensor) -> Tensor:
@@ -65,11 +70,13 @@ def face_windows(mesh: RenderMesh, pose: Tensor) -> Tensor:
     return torch.cat([middle - half * scale[:, None], scale[:, None]], -1)
 
 
-def face_states(vertices: Tensor, displacement: Tensor, pose: Tensor, window: Tensor) -> FaceStates:
-    """Bundle extended vertices [T, V + R, 3] with expression displacements [T, V, 3]."""
-    return FaceStates(
-        vertices, extended_displacement(displacement), rotation_matrix(pose[:, :3]), window
-    )
+def face_states(
+    vertices: Tensor, template: Tensor, displacement: Tensor, pose: Tensor, window: Tensor
+) -> FaceStates:
+    """Bundle extended vertices [T, V + R, 3] with expression displacements [T, V, 3] of the neutral
+    face `template` [V, 3]."""
+    rotation, teeth = rotation_matrix(pose[:, :3]), teeth_shares(template, displacement)
+    return FaceStates(vertices, extended_displacement(displacement), rotation, window, teeth)
 
 
 @dataclass(frozen=True)
@@ -84,9 +91,10 @@ class TargetMaps:
 
 def target_maps(mesh: RenderMesh, states: FaceStates) -> TargetMaps:
     """Rasterise windows of B frames."""
-    raster = rasterize(states.in_window(), mesh.triangles, WINDOW, mesh.one_sided)
+    raster = rasterize(states.drawn(), mesh.triangles, WINDOW, mesh.one_sided)
     attributes = torch.cat([mesh.colours, mesh.lips[:, None], mesh.mask[:, None]], -1)
-    maps = raster.interpolate(attributes)
+    attributes = attributes.expand(len(states.teeth), -1, -1)
+    maps = raster.interpolate(with_teeth(attributes, states.teeth))
     face = ((raster.triangle >= 0) & (raster.triangle < mesh.surface))[:, None]
     mouth = (raster.triangle >= mesh.surface)[:, None] & (maps[:, 3:4] > 0)
     lips = torch.where(mouth, 1.0, maps[:, 3:4])
@@ -140,11 +148,12 @@ def correspond(
         corner: [B, 2] (y, x) of the parts in the windows, where the raster is of parts.
     """
     grouped = (raster.triangle.shape[0], count)
-    places = torch.unflatten(references.in_window()[..., :2], 0, grouped)
+    places = torch.unflatten(references.drawn()[..., :2], 0, grouped)
     moved = torch.unflatten(references.displacement, 0, grouped) - target.displacement[:, None]
     cost = moved.norm(dim=-1, keepdim=True) * VERTEX_SCALE
     # one interpolation for every reference: [B, V, count * 3]
-    attributes = torch.cat([places, cost], -1).permute(0, 2, 1, 3).flatten(2)
+    there = with_teeth(cost, target.teeth[:, None])
+    attributes = torch.cat([places, there], -1).permute(0, 2, 1, 3).flatten(2)
     found = _found_places if attributes.device.type == "cpu" else _found_places_tensors
     place, away = found(raster, attributes, corner)
     turn = turn_between(torch.unflatten(references.rotation, 0, grouped), target.rotation[:, None])

@@ -299,8 +299,8 @@ class RenderSession:
 
     def _drift(self, maps: TargetMaps, target: FaceStates, source: FaceStates) -> Tensor:
         """[1, 1, h, w] distance between target and source geometry in window pixels."""
-        away = (target.vertices - source.vertices)[..., :2].norm(dim=-1, keepdim=True)
-        return maps.raster.interpolate(away / target.window[:, None, 2:])
+        away = (target.drawn() - source.drawn())[..., :2].norm(dim=-1, keepdim=True)
+        return maps.raster.interpolate(away)
 
     def _compose(
         self, frame: FacePicture, target: FaceStates, maps: TargetMaps, corner: Tensor,

@@ -105,7 +105,8 @@ def crop_windows(
         torch.from_numpy(crops[f][y : y + WINDOW[0], x : x + WINDOW[1]].copy())
         for f, (x, y) in zip(frames, corner.tolist(), strict=True)
     ]
-    states = face_states(vertices, model.expression_vertices(beta), pose, window)
+    moved = model.expression_vertices(beta)
+    states = face_states(vertices, clip.template, moved, pose, window)
     return states, torch.stack(pictures).permute(0, 3, 1, 2).float() / 255
 
 

@@ -32,7 +32,7 @@ POSE = torch.tensor([[0.0, 0.1, 0.0, 4.6, 200.0, 180.0], [0.1, 0.0, -0.1, 4.7, 1
 def states_of(mesh: RenderMesh) -> FaceStates:
     moved = face_model().expression_vertices(torch.tensor([[0.5, 0.0, 0.0], [0.0, 0.3, 0.0]]))
     vertices = extended_vertices(neutral_face() + moved, neutral_face(), POSE)
-    return face_states(vertices, moved, POSE, face_windows(mesh, POSE))
+    return face_states(vertices, neutral_face(), moved, POSE, face_windows(mesh, POSE))
 
 
 def made_sources(mesh: RenderMesh, count: int = 5) -> Sources:
@@ -116,7 +116,7 @@ def test_lost_places_read_inside_the_picture(value: float) -> None:
 def test_places_in_references_agree(mesh: RenderMesh) -> None:
     states = states_of(mesh)
     raster = target_maps(mesh, states).raster
-    attributes = torch.rand(2, states.vertices.shape[1], 12, generator=torch.Generator())
+    attributes = torch.rand(2, states.drawn().shape[1], 12, generator=torch.Generator())
     for corner in (None, torch.tensor([[4, 8], [0, 12]])):
         loops = _found_places(raster, attributes, corner)
         tensors = _found_places_tensors(raster, attributes, corner)

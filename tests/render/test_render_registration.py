@@ -25,7 +25,7 @@ SEEN = [NOSE_TIP, CHIN, MOUTH_LEFT, 50, 280, 0, 17, 205, 425]
 def states_of(mesh: RenderMesh, beta: Tensor, pose: Tensor) -> FaceStates:
     moved = face_model().expression_vertices(beta)
     vertices = extended_vertices(neutral_face() + moved, neutral_face(), pose)
-    return face_states(vertices, moved, pose, face_windows(mesh, pose))
+    return face_states(vertices, neutral_face(), moved, pose, face_windows(mesh, pose))
 
 
 def painted(mesh: RenderMesh, states: FaceStates) -> Tensor:

@@ -22,6 +22,7 @@ from dubbing.render.pictures import FacePicture, registered_bank
 from dubbing.render.registration import Registration
 from dubbing.render.scene import face_windows
 from dubbing.render.session import Patch, RenderSession
+from dubbing.render.teeth import teeth_shares, with_teeth
 from dubbing.render.window import window_rect
 
 SIZE = (420, 360)  # width, height of a frame
@@ -39,11 +40,14 @@ def beta_of(k: int) -> Tensor:
 def frame(mesh: RenderMesh, beta: Tensor, pose: Tensor) -> NDArray[np.uint8]:
     """A frame [H, W, 3] with the painted face: pattern on the skin, dark mouth, grey around."""
     texture = torch.rand(1, 3, 48, 48, generator=torch.Generator().manual_seed(3))
-    face = neutral_face() + face_model().expression_vertices(beta[None])
-    vertices = extended_vertices(face, neutral_face(), pose[None])
-    raster = rasterize(vertices, mesh.triangles[: mesh.first_ring], (SIZE[1], SIZE[0]))
+    moved = face_model().expression_vertices(beta[None])
+    vertices = extended_vertices(neutral_face() + moved, neutral_face(), pose[None])
+    shares = teeth_shares(neutral_face(), moved)
+    raster = rasterize(
+        with_teeth(vertices, shares), mesh.triangles[: mesh.first_ring], (SIZE[1], SIZE[0])
+    )
     place = torch.cat([neutral_face()[:, :2], torch.zeros(len(mesh.colours) - N_VERTICES, 2)])
-    where = raster.interpolate(place[None]).permute(0, 2, 3, 1)
+    where = raster.interpolate(with_teeth(place[None], shares)).permute(0, 2, 3, 1)
     skin = 0.3 + 0.4 * F.grid_sample(texture, where, align_corners=False)[0]
     picture = torch.where(raster.covered, skin, 0.5)
     picture = torch.where(raster.triangle >= mesh.surface, 0.1, picture)
