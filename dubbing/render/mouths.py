@@ -37,6 +37,9 @@ class Moments:
     displacement: Tensor
     pose: Tensor
 
+    def to(self, device: torch.device | str) -> Moments:
+        return Moments(self.displacement.to(device), self.pose.to(device))
+
 
 @dataclass(frozen=True)
 class MouthBank:
@@ -59,11 +62,15 @@ class MouthBank:
         between = _apart(lips, states.rotation[:, None], lips, states.rotation[None])
         return cls(states, scale, torch.exp(-SWITCH * scale * between))
 
-    def shown(self, moments: Moments) -> Tensor:
-        """How different each mouth of the bank is from what the middle one of `moments` shows.
+    def shown(self, moments: Moments, count: int) -> tuple[Tensor, Tensor]:
+        """Which mouths of the bank the middle one of `moments` shows.
+
+        Which ones are looked at is decided by geometry, so that they change gradually (the skin
+        around is read from them, too); how much each counts, by the chain.
 
         Returns:
-            [N], see `Correspondence.mouth`.
+            indices [K] of the `count` mouths that are most alike, or of all where there are fewer,
+            and how different each is [K], see `Correspondence.mouth`.
         """
         lips, bank = list(LIPS), self.states
         turned = rotation_matrix(moments.pose[:, :3])
@@ -71,14 +78,21 @@ class MouthBank:
             moments.displacement[:, lips], turned[:, None],
             bank.displacement[:, lips], bank.rotation[None],
         )  # fmt: skip
-        nearest = away.amin(1, keepdim=True)
-        seen = posterior(torch.exp(self.scale * (nearest - away)), self.go_on)
-        middle = len(seen) // 2
-        reach = min(FADE, middle)
-        near = torch.arange(-reach, reach + 1, device=seen.device)
-        weight = (reach + 1 - near.abs()).to(seen)
-        share = weight / weight.sum() @ seen[middle - reach : middle + reach + 1]
-        return -share.clamp_min(LEAST).log() / self.scale
+        likely = torch.exp(self.scale * (away.amin(1, keepdim=True) - away))
+        alike = _faded(likely / likely.sum(1, keepdim=True))
+        nearest = alike.topk(min(count, len(alike))).indices
+        share = _faded(posterior(likely, self.go_on))[nearest]
+        return nearest, -share.clamp_min(LEAST).log() / self.scale
+
+
+def _faded(shares: Tensor) -> Tensor:
+    """Shares [N] of the middle one of J moments [J, N], with those around it."""
+    middle = len(shares) // 2
+    reach = min(FADE, middle)
+    near = torch.arange(-reach, reach + 1, device=shares.device)
+    weight = (reach + 1 - near.abs()).to(shares)
+    faded: Tensor = weight / weight.sum() @ shares[middle - reach : middle + reach + 1]
+    return faded
 
 
 def _apart(lips: Tensor, rotation: Tensor, others: Tensor, turned: Tensor) -> Tensor:

@@ -154,7 +154,8 @@ class RenderSession:
         if not self.ablation.lip_attention:
             maps = replace(maps, lips=torch.zeros_like(maps.lips))
         corner = lip_corner(self.mesh, target, pose)
-        like, mouths = self._alike(around or Moments(displacement[None], frame.pose[None]))
+        moments = around or Moments(displacement[None], frame.pose[None])
+        like, mouths = self._mouths.shown(moments.to(self.device), MAX_LIPS)
         bank = [self._bank[k] for k in like.tolist()]
         lip_states, lips = self._bank_states[like], _chosen(self._lip_references, like)
         states = join_states([*(r.states for r in near), lip_states])
@@ -214,14 +215,6 @@ class RenderSession:
             if number != key and weight > 0:
                 total, whole = total + self._cache[number].offset * weight, whole + weight
         return total / whole
-
-    def _alike(self, moments: Moments) -> tuple[Tensor, Tensor]:
-        """Which references of the bank have the mouth that the middle one of `moments` shows: their
-        indices [K], and how different their mouths are [K] (see `Correspondence.mouth`)."""
-        seen = Moments(moments.displacement.to(self.device), moments.pose.to(self.device))
-        mouth = self._mouths.shown(seen)
-        nearest = mouth.topk(min(MAX_LIPS, len(mouth)), largest=False)
-        return nearest.indices, nearest.values
 
     def _reference(self, key: int, picture: FacePicture) -> Reference:
         if key not in self._cache:
