@@ -78,21 +78,20 @@ class MouthBank:
             moments.displacement[:, lips], turned[:, None],
             bank.displacement[:, lips], bank.rotation[None],
         )  # fmt: skip
+        place, weight = _fade(len(away), away.device)
+        alike = (-self.scale * away[place]).log_softmax(1) + weight.log()[:, None]
+        nearest = alike.logsumexp(0).topk(min(count, away.shape[1])).indices
         likely = torch.exp(self.scale * (away.amin(1, keepdim=True) - away))
-        alike = _faded(likely / likely.sum(1, keepdim=True))
-        nearest = alike.topk(min(count, len(alike))).indices
-        share = _faded(posterior(likely, self.go_on))[nearest]
+        share = (weight @ posterior(likely, self.go_on)[place])[nearest]
         return nearest, -share.clamp_min(LEAST).log() / self.scale
 
 
-def _faded(shares: Tensor) -> Tensor:
-    """Shares [N] of the middle one of J moments [J, N], with those around it."""
-    middle = len(shares) // 2
-    reach = min(FADE, middle)
-    near = torch.arange(-reach, reach + 1, device=shares.device)
-    weight = (reach + 1 - near.abs()).to(shares)
-    faded: Tensor = weight / weight.sum() @ shares[middle - reach : middle + reach + 1]
-    return faded
+def _fade(count: int, device: torch.device) -> tuple[slice, Tensor]:
+    """Which of `count` moments the middle one fades from and into, and their weights [K]."""
+    middle, reach = count // 2, min(FADE, count // 2)
+    away = torch.arange(-reach, reach + 1, device=device).abs()
+    weight = (reach + 1 - away).float()
+    return slice(middle - reach, middle + reach + 1), weight / weight.sum()
 
 
 def _apart(lips: Tensor, rotation: Tensor, others: Tensor, turned: Tensor) -> Tensor:
