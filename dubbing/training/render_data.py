@@ -24,6 +24,7 @@ from dubbing.render.scene import (
     reference_maps,
     target_maps,
 )
+from dubbing.render.teeth import teeth_shares
 from dubbing.training.render_clips import RenderClip
 
 GUARD = 5  # frames on either side of the target that never serve as references
@@ -174,10 +175,12 @@ def disturbed(states: FaceStates, error: Tensor, template: Tensor, pose: Tensor)
     moved = template + error
     change = extended_vertices(moved[None], template, pose)
     change = change - extended_vertices(template[None], template, pose)
+    displacement = states.displacement + extended_displacement(error)
     return replace(
         states,
         vertices=states.vertices + change,
-        displacement=states.displacement + extended_displacement(error),
+        displacement=displacement,
+        teeth=teeth_shares(template, displacement),
     )
 
 

@@ -14,9 +14,11 @@ import torch
 from puppet_footage import FRAMES
 
 from dubbing.cli import main
+from dubbing.render.mesh import RenderMesh
+from dubbing.render.teeth import teeth_shares
 from dubbing.training.clips import at_rate, fitted, prepared_names
 from dubbing.training.render_clips import load_render_clips
-from dubbing.training.render_data import GUARD, RenderBatcher, _neighbour
+from dubbing.training.render_data import GUARD, RenderBatcher, _neighbour, disturbed
 from dubbing.training.renderer import changed
 from dubbing.weights import (
     GEOMETRY,
@@ -263,6 +265,11 @@ def test_jitter_moves_the_geometry_and_not_the_picture(prepared: Path, geometry:
     error = RenderBatcher(clips, model, seed=3, jitter=1.0)._error(clips[0])
     assert error[model.lower == 0].abs().max() == 0
     assert error.norm(dim=-1).max() > 0.003  # half face heights
+    clip = clips[0]
+    states, _ = clip.scene(RenderMesh.build(model), model, [0])
+    wrong = disturbed(states, error, clip.clip.template, clip.clip.pose[[clip.frames[0]]])
+    assert torch.equal(wrong.teeth, teeth_shares(clip.clip.template, wrong.displacement))
+    assert not torch.equal(wrong.teeth, states.teeth)
 
 
 def test_bad_start_weights_are_named(
