@@ -180,7 +180,11 @@ class VideoWriter:
             self._container.close()
             raise MediaFailed("no frame was written", path=self.path)
         with disk_errors(self.path):
-            self._mux(self._stream.encode(None))
+            packets = self._stream.encode(None)
+            if self.frames == 1:  # x265 leaves the DTS of a clip of one frame to chance
+                for packet in packets:
+                    packet.dts = packet.pts
+            self._mux(packets)
             self._container.close()
 
     @property
@@ -210,8 +214,6 @@ class VideoWriter:
         for packet in packets:
             if packet.pts is not None and packet.time_base == self._time_base:
                 self._coded.append(packet.pts)
-                if packet.dts is not None and packet.dts > packet.pts:
-                    packet.dts = packet.pts  # x265 makes up the DTS of a clip of one frame
                 packet.duration = self._durations.pop(packet.pts, packet.duration)
             self._container.mux(packet)
 

@@ -87,6 +87,15 @@ def test_every_frame_is_at_its_tick(
         assert np.abs(frame.to_ndarray(format="gray").astype(int) - wanted).mean() < 12
 
 
+def test_a_piece_of_one_frame_is_decoded_when_it_is_shown(
+    tmp_path: Path, like: VideoStreamInfo
+) -> None:
+    """x265 makes up the decoding time of a clip of one frame; muxers refuse what is far off."""
+    for codec in ("libx264", "libx265"):
+        (piece,) = pieces(tmp_path, like, [90_000], [0, 1], codec)
+        assert packets(piece.path) == [(0, 0, LAST)]
+
+
 def test_the_joined_stream_goes_through_the_muxer(tmp_path: Path, like: VideoStreamInfo) -> None:
     pts = times(25, 4004)
     made = pieces(tmp_path, like, pts, [0, 10, 20, 25], "libx264")
