@@ -1,9 +1,9 @@
-"""Loops over pixels, compiled for this machine's processor (numba).
+"""Loops over pixels and moments, compiled for this machine's processor (numba).
 
 The first call compiles, which takes a second or two; the result is kept beside the source, or in
 the user's cache folder where the package can't be written. Compiled functions let other threads
 run, and add up in the order that is written (no fast-math), so that results are the same bits in
-every run. On CUDA their torch counterparts are used.
+every run. On CUDA the torch counterparts of those over pixels are used.
 """
 
 from __future__ import annotations

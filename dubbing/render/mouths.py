@@ -46,12 +46,13 @@ class MouthBank:
     """The mouths of a reference bank.
 
     Attributes:
-        states: of the N references.
+        lips: [N, L, 3] displacements of the references' lips; rotation: [N, 3, 3] of their heads.
         scale: logit per difference between whole mouths (see `mouths_apart`).
         go_on: [N, N] how readily one mouth is followed by another.
     """
 
-    states: FaceStates
+    lips: Tensor
+    rotation: Tensor
     scale: Tensor
     go_on: Tensor
 
@@ -60,7 +61,7 @@ class MouthBank:
         """The bank of N references; `scale` is Lip-Attention's own."""
         lips = states.displacement[:, list(LIPS)]
         between = _apart(lips, states.rotation[:, None], lips, states.rotation[None])
-        return cls(states, scale, torch.exp(-SWITCH * scale * between))
+        return cls(lips, states.rotation, scale, torch.exp(-SWITCH * scale * between))
 
     def shown(self, moments: Moments, count: int) -> tuple[Tensor, Tensor]:
         """Which mouths of the bank the middle one of `moments` shows.
@@ -72,12 +73,8 @@ class MouthBank:
             indices [K] of the `count` mouths that are most alike, or of all where there are fewer,
             and how different each is [K], see `Correspondence.mouth`.
         """
-        lips, bank = list(LIPS), self.states
-        turned = rotation_matrix(moments.pose[:, :3])
-        away = _apart(
-            moments.displacement[:, lips], turned[:, None],
-            bank.displacement[:, lips], bank.rotation[None],
-        )  # fmt: skip
+        lips, turned = moments.displacement[:, list(LIPS)], rotation_matrix(moments.pose[:, :3])
+        away = _apart(lips, turned[:, None], self.lips, self.rotation[None])
         place, weight = _fade(len(away), away.device)
         alike = (-self.scale * away[place]).log_softmax(1) + weight.log()[:, None]
         nearest = alike.logsumexp(0).topk(min(count, away.shape[1])).indices

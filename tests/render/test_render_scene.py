@@ -230,16 +230,20 @@ def test_a_moved_reference_is_found_where_it_went(mesh: RenderMesh) -> None:
     references = states_of(mesh, torch.zeros(2, 3), pose)
     maps = target_maps(mesh, target)
     followed = correspond(maps.raster, target, references, 2)
-    # its window goes along; closed lips leave slivers between them, which are less exact
-    assert (followed.place - own_places()).abs().max() < 0.05
+    triangle = maps.raster.triangle[0]
+    skin = (triangle < mesh.surface) | (triangle >= mesh.first_ring)
+    away = (followed.place - own_places())[0]  # its window goes along
+    assert away[:, skin].abs().max() < 0.01
+    assert away.abs().max() < 0.05  # closed lips leave slivers between them, which are less exact
     stay = FaceStates(
         references.vertices, references.displacement, references.rotation,
         target.window.expand(2, -1), references.teeth,
     )  # fmt: skip
     match = correspond(maps.raster, target, stay, 2)
     shift = torch.tensor([[7.0, -3.0], [-4.0, 5.0]]) / target.window[0, 2]
-    away = (match.place - own_places())[0, :, maps.raster.covered[0]]
-    assert (away - shift[:, None]).abs().max() < 0.05
+    away = (match.place - own_places())[0] - shift[:, None, None]
+    assert away[:, skin & maps.raster.covered[0]].abs().max() < 0.01
+    assert away[:, maps.raster.covered[0]].abs().max() < 0.05
     assert match.cost.abs().max() < 1e-5
 
 
