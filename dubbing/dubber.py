@@ -97,13 +97,16 @@ class Dubber:
 
     def __init__(self, weights: EngineWeights, device: torch.device, checkpoint: str):
         self.weights, self.device, self.checkpoint = weights, device, checkpoint
-        self.mesh = RenderMesh.build(weights.morphable)
+        self.model = weights.morphable.to("cpu")
+        self.mesh = RenderMesh.build(self.model)
         self.features: SpeechFeatureExtractor = SpeechFeatures(
             weights.speech_encoder, standardised=True
         )
         if weights.geometry.config.features == HUBERT:
             self.features = load_hubert().to(device)
-        self.learner = SpeakerLearner(weights, self.mesh, self.features, checkpoint, device)
+        self.learner = SpeakerLearner(
+            weights, self.model, self.mesh, self.features, checkpoint, device
+        )
         self.version = version(PRODUCT)
 
     @classmethod
@@ -148,8 +151,7 @@ class Dubber:
         options = options or DubOptions()
         with VideoReader(video, limits=options.limits) as reader:
             stage = StageProgress(progress, "analyse", reader.estimated_frames)
-            model = self.weights.morphable.to("cpu")
-            return inspection_of(reader, stage, model, options, self.learner.hearing)
+            return inspection_of(reader, stage, self.model, options, self.learner.hearing)
 
     def dub(
         self,
@@ -507,9 +509,9 @@ class Dubber:
         """A renderer for one speaker, with its lip references or those of `bank`."""
         return RenderSession(
             self.weights.renderer,
-            self.weights.morphable,
+            self.model,
             self.mesh,
-            persona.template.to(self.device),
+            persona.template,
             persona.bank if bank is None else bank,
         )
 

@@ -50,11 +50,13 @@ class SpeakerLearner:
     """Makes personas with one set of networks.
 
     Attributes:
+        model, mesh: on the CPU.
         features: of the speech, as stage 1 wants them.
         checkpoint: name of the weights, where a sync expert of their own may lie.
     """
 
     weights: EngineWeights
+    model: MorphableModel
     mesh: RenderMesh
     features: SpeechFeatureExtractor
     checkpoint: str
@@ -222,12 +224,10 @@ class SpeakerLearner:
     ) -> tuple[MorphableModel, VideoFaces]:
         """The model, and every face of the video."""
         stage = StageProgress(progress, "analyse", reader.estimated_frames)
-        model = self.weights.morphable.to("cpu")
-        return model, find_faces(reader, stage, model, known)
+        return self.model, find_faces(reader, stage, self.model, known)
 
     def _built(self, reader: VideoReader, speaker: SpeakerTrack, frames: int, note: str) -> Persona:
-        model, mesh = self.weights.morphable.to("cpu"), self.mesh.to("cpu")
         persona = build_persona(
-            reader, speaker, model, mesh, frames, self.weights.hashes[MORPHABLE]
+            reader, speaker, self.model, self.mesh, frames, self.weights.hashes[MORPHABLE]
         )
         return dataclasses.replace(persona, notes=[note] if note else [])

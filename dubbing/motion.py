@@ -124,6 +124,9 @@ def drive(
             (`take_on_nuances`) the motion takes on by `strength`; without it, it stays as the
             network makes it.
         metric: with it and `own`, the whole is brought to that speaker's style (`match_style`).
+
+    Returns:
+        the motion, on the CPU.
     """
     count = max(int(duration * RATE) + 2, 2)
     times = torch.arange(count, dtype=torch.float64) / RATE
@@ -147,11 +150,11 @@ def drive(
     lower.sub_(resting).mul_(gate[:, None, None]).add_(resting)
     if own is not None and metric is not None:
         match_style(metric, model, lower, net.lower, gate, own, strength, out=lower)
-    return Motion(lower)
+    return Motion(lower.cpu())
 
 
 def merged_vertices(
-    model: MorphableModel, template: Tensor, source_beta: Tensor, index: Tensor, lower: Tensor
+    model: MorphableModel, source_beta: Tensor, index: Tensor, lower: Tensor
 ) -> Tensor:
     """Canonical faces with the generated lower part and the source's upper part.
 

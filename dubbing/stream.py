@@ -81,9 +81,9 @@ class DubbedFrames:
 
     Args:
         session: renderer of the speaker.
+        lower: [L] the vertices that `motion` displaces, on the CPU.
         motion: generated lower-face motion over the time of the result.
         speaker: the speaker's track in the source frames.
-        template: [V, 3] the speaker's neutral face.
         weights: [source frames] share of the dub per frame (see `analysis.easing`).
         shots: renderers of shots with references of their own, in place of `session`.
     """
@@ -91,16 +91,15 @@ class DubbedFrames:
     def __init__(
         self,
         session: RenderSession,
-        engine: EngineWeights,
+        lower: torch.Tensor,
         motion: Motion,
         speaker: SpeakerTrack,
-        template: torch.Tensor,
         weights: NDArray[np.float32],
         shots: ShotSessions | None = None,
     ):
         self.shots = shots
-        self.session, self.engine, self.motion = session, engine, motion
-        self.speaker, self.template, self.weights = speaker, template, weights
+        self.session, self.lower, self.motion = session, lower, motion
+        self.speaker, self.weights = speaker, weights
 
     def run(
         self, frames: Iterable[StreamFrame], start: int = 0, stop: int | None = None
@@ -136,8 +135,8 @@ class DubbedFrames:
         if row is None or source.index in self.speaker.reasons:
             return None
         pose = self.speaker.fit.pose[row]
-        window = face_windows(self.session.mesh, pose[None].to(self.session.device))[0]
-        x, y, width, height = window_rect(window.cpu().numpy(), source.size)
+        window = face_windows(self.session.mesh, pose[None])[0]
+        x, y, width, height = window_rect(window.numpy(), source.size)
         if width < 8 or height < 8:
             return None
         pixels = source.rgb_region(x, y, width, height)
@@ -160,10 +159,9 @@ class DubbedFrames:
             same = self.speaker.part.get(other.source.index) == self.speaker.part[source.index]
             if seen is not None and same:
                 references[other.source.index] = seen
-        model = self.engine.morphable
-        lower = self.motion.around(frame.time).to(self.session.device)
+        lower = self.motion.around(frame.time)
         beta = picture.beta.to(lower).expand(len(lower), -1)
-        moved = merged_vertices(model, self.template, beta, self.engine.geometry.lower, lower)
+        moved = merged_vertices(self.session.model, beta, self.lower, lower)
         track = self.speaker.part[source.index]
         session = self.session if self.shots is None else self.shots.of(track)
         patch = session.render(
@@ -236,7 +234,7 @@ def dub_stream(
     Raises:
         OptionInvalid: a frame is not [H, W, 3] uint8.
     """
-    model = engine.morphable.to("cpu")
+    model, lower = session.model, engine.geometry.lower.cpu()
     with FaceFollower() as follower:
         for chunk in _chunks(frames):
             seen: dict[int, NDArray[np.float32]] = {}
@@ -254,9 +252,7 @@ def dub_stream(
             reasons = {k: NO_FACE for k in range(len(chunk)) if k not in seen}
             reasons |= {k: f for k, f in zip(seen, faults, strict=True) if f}
             speaker = SpeakerTrack([0], position, dict.fromkeys(position, 0), fit, reasons)
-            dubbed = DubbedFrames(
-                session, engine, motion, speaker, persona.template, easing(reasons, len(chunk))
-            )
+            dubbed = DubbedFrames(session, lower, motion, speaker, easing(reasons, len(chunk)))
             source = (
                 StreamFrame(k, ArrayPicture(k, picture), float(time))
                 for k, (time, picture) in enumerate(chunk)

@@ -195,7 +195,8 @@ def sample_pixels(pictures: Tensor, place: Tensor, mode: str = "bilinear") -> Te
     """Samples of pictures [B, N, C, H, W] at place [B, N, h, w, 2] (pixels, centres at +0.5; the
     border repeats) -> [B, N, C, h, w]. `mode` "bicubic" keeps what is fine, and may overshoot."""
     batch, count = pictures.shape[:2]
-    size = torch.tensor([pictures.shape[-1], pictures.shape[-2]]).to(place)
+    # filled where they are needed: numbers from the host would make a GPU wait
+    size = torch.stack([place.new_full((), length) for length in pictures.shape[:-3:-1]])
     grid = (place.flatten(0, 1) * 2 / size - 1).to(pictures.dtype)
     taken = F.grid_sample(
         pictures.flatten(0, 1), grid, mode=mode, padding_mode="border", align_corners=False

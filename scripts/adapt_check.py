@@ -98,7 +98,7 @@ def prepared_sources(folder: Path, names: Path | None, minimum: float) -> Iterat
 
 def split(dubber: Dubber, source: Source, share: float) -> tuple[OwnSpeech, LipCurve, float]:
     """What the first part tells of the speaker, the real lips of the rest, and where it begins."""
-    model = dubber.weights.morphable.to("cpu")
+    model = dubber.model
     end = float(source.times[-1]) * share
     count = int((source.times < end).sum())
     first = fit_track(model, source.landmarks[:count])

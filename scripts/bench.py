@@ -106,7 +106,7 @@ def measure_analysis(bench: Bench, reader: VideoReader) -> SpeakerTrack:
         faces = find_faces(reader, StageProgress(None, "analyse"))
     bench.units[DETECT] = count
     track = choose_speaker(faces, None, reader.path)
-    model = bench.dubber.weights.morphable.to("cpu")
+    model = bench.dubber.model
     with bench.stage(FIT, len(track.frames)):
         return fit_speaker(model, faces, track)
 
@@ -162,7 +162,8 @@ def measure_render(
         (DecodedFrame, "rgb_region", COMPOSE), (DecodedFrame, "paste", COMPOSE),
     ]  # fmt: skip
     weights = easing(speaker.reasons, reader.index.count)
-    frames = DubbedFrames(session, bench.dubber.weights, motion, speaker, persona.template, weights)
+    lower = bench.dubber.weights.geometry.lower.cpu()
+    frames = DubbedFrames(session, lower, motion, speaker, weights)
     wanted = min(bench.frames + WARM_UP, reader.index.count)
     source = (StreamFrame(f.index, f, float(f.offset)) for f in reader.read_range(0, wanted))
     rendered = 0
@@ -202,7 +203,7 @@ def run(bench: Bench, end_to_end: bool) -> dict[str, Any]:
     with VideoReader(bench.video) as reader, tempfile.TemporaryDirectory() as folder:
         count, seconds = reader.index.count, float(reader.index.duration)
         speaker = measure_analysis(bench, reader)
-        model, mesh = dubber.weights.morphable.to("cpu"), dubber.mesh.to("cpu")
+        model, mesh = dubber.model, dubber.mesh
         with bench.stage(BANK, count):
             persona = build_persona(
                 reader, speaker, model, mesh, count, dubber.weights.hashes[MORPHABLE]

@@ -88,9 +88,8 @@ class AblatedDubber(Dubber):
     def session(self, persona: Persona, bank: list[FacePicture] | None = None) -> RenderSession:
         """See `Dubber.session`."""
         return RenderSession(
-            self.weights.renderer, self.weights.morphable, self.mesh,
-            persona.template.to(self.device), persona.bank if bank is None else bank,
-            self.ablation,
+            self.weights.renderer, self.model, self.mesh, persona.template,
+            persona.bank if bank is None else bank, self.ablation,
         )  # fmt: skip
 
 

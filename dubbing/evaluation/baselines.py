@@ -98,16 +98,15 @@ class WarpingDubber(Dubber):
 
     def session(self, persona: Persona, bank: list[FacePicture] | None = None) -> RenderSession:
         """See `WarpSession`."""
-        model = self.weights.morphable.to("cpu")
         pictures = persona.bank if bank is None else bank
-        return WarpSession(model, self.mesh, persona.template, pictures)
+        return WarpSession(self.model, self.mesh, persona.template, pictures)
 
 
 class WarpSession(RenderSession):
     """Renders without a network: pastes the lower face of the reference with the nearest lips.
 
     Args:
-        model: on the CPU; mesh: where the engine has it.
+        model, mesh: on the CPU.
     """
 
     def __init__(
@@ -118,8 +117,7 @@ class WarpSession(RenderSession):
         lip_references: list[FacePicture],
     ):
         # not RenderSession's own, which encodes the references with the network
-        self.model, self.mesh, self.template = model, mesh, template.cpu()
-        self.device = mesh.colours.device
+        self.model, self.mesh, self.template = model, mesh, template
         self._pictures = lip_references
         moved = [model.expression_vertices(p.beta[None])[0] for p in lip_references]
         self._moved = torch.stack(moved)
@@ -135,10 +133,9 @@ class WarpSession(RenderSession):
     ) -> Patch:
         """See `RenderSession.render`; neither the face references nor the moments around are looked
         at."""
-        moved = displacement.cpu()
-        picked = nearest_by_lips(moved, self._moved)
+        picked = nearest_by_lips(displacement, self._moved)
         other = self._pictures[picked]
-        target = apply_pose((self.template + moved)[None], frame.pose[None])[0]
+        target = apply_pose((self.template + displacement)[None], frame.pose[None])[0]
         there = apply_pose((self.template + self._moved[picked])[None], other.pose[None])[0]
         height, width = frame.pixels.shape[:2]
         rect = (*frame.origin, width, height)

@@ -56,7 +56,7 @@ class HeldOutRenderer:
 
     def __init__(self, dubber: Dubber, persona: Persona, footage: Footage, held: HeldOut):
         self.footage, self.held = footage, held
-        self._mesh, self._device = dubber.mesh, dubber.device
+        self._mesh = dubber.mesh
         bank = [self._picture(f, footage.regions[f]) for f in held.bank]
         known = replace(persona, bank=bank, bank_frames=held.bank)
         self._session: RenderSession = dubber.session(known)
@@ -83,8 +83,8 @@ class HeldOutRenderer:
     def _picture(self, frame: int, region: Region) -> FacePicture:
         """What the renderer gets of a frame, cut as the engine cuts it."""
         footage = self.footage
-        window = face_windows(self._mesh, footage.pose(frame)[None].to(self._device))[0]
-        rect = window_rect(window.cpu().numpy(), (footage.size[0], footage.size[1]))
+        window = face_windows(self._mesh, footage.pose(frame)[None])[0]
+        rect = window_rect(window.numpy(), (footage.size[0], footage.size[1]))
         part = region.part(*rect)
         return FacePicture(part.pixels, part.origin, footage.beta(frame), footage.pose(frame))
 

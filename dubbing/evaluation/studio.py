@@ -108,7 +108,7 @@ class Studio:
     @cached_property
     def model(self) -> MorphableModel:
         """The morphable model, on the CPU."""
-        return self.dubber.weights.morphable.to("cpu")
+        return self.dubber.model
 
     @cached_property
     def _driver(self) -> Dubber:

@@ -104,16 +104,13 @@ def rasterize_tensors(
     key = (values[:, 3].clamp(0, 1).double() * (_DEPTH_LEVELS - 1)).long() * count + face
     best = torch.full((batch * height * width,), _NOTHING, device=key.device)
     best = best.scatter_reduce(0, pixel, key, "amin")
-    won = (key == best.index_select(0, pixel)).nonzero()[:, 0]
+    # what is hidden goes to one row more, so that nobody has to wait for the number of the seen
+    seen = torch.where(key == best.index_select(0, pixel), pixel, len(best))
     shape = (batch, height, width)
-    weights = values.new_zeros(len(best), 3)
-    seen, face = pixel.index_select(0, won), face.index_select(0, won)
-    weights.index_copy_(0, seen, values[:, :3].index_select(0, won))
-    corners = torch.zeros(len(best), 3, dtype=torch.int64, device=key.device)
-    corners.index_copy_(0, seen, triangles.index_select(0, face))
-    triangle = torch.full_like(best, -1)
-    triangle.index_copy_(0, seen, face)
-    return Raster(triangle.view(shape), weights.view(*shape, 3), corners.view(*shape, 3))
+    weights = values.new_zeros(len(best) + 1, 3).index_copy_(0, seen, values[:, :3])
+    triangle = best.new_full((len(best) + 1,), -1).index_copy_(0, seen, face)[:-1]
+    corners = triangles.index_select(0, triangle.clamp_min(0)) * (triangle >= 0)[:, None]
+    return Raster(triangle.view(shape), weights[:-1].view(*shape, 3), corners.view(*shape, 3))
 
 
 def _setup(

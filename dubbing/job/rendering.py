@@ -144,7 +144,7 @@ class _VoiceRenderer:
     """
 
     def __init__(self, dubber: Dubber, job: Job, voice: Voice):
-        self._dubber, self._job, self._voice = dubber, job, voice
+        self._lower, self._job, self._voice = dubber.weights.geometry.lower.cpu(), job, voice
         persona = voice.persona
         self._session = dubber.session(persona)
         self._shots = ShotSessions(
@@ -159,8 +159,8 @@ class _VoiceRenderer:
         voice = self._voice
         self.passed = {}
         dubbed = DubbedFrames(
-            self._session, self._dubber.weights, voice.motion(self._job.plan, start, stop),
-            voice.speaker, voice.persona.template, self._weights, self._shots,
+            self._session, self._lower, voice.motion(self._job.plan, start, stop),
+            voice.speaker, self._weights, self._shots,
         )  # fmt: skip
         for done in dubbed.run(frames, start, stop):
             if done.reason:

@@ -29,13 +29,13 @@ MAX_KEPT = 12  # details kept at a time: they are four times the size of their p
 
 @dataclass(frozen=True)
 class Reference:
-    """A reference on the device.
+    """A reference: its picture on the device, where it lies on the CPU.
 
     Attributes:
         coarse: [3, 144, 192] its window without detail, 0..1.
-        pixels: [H, W, 3] uint8; origin: [2] (x, y) of them in the frame.
-        offset: [V + R, 2] registration of the geometry, in window pixels.
-        states: registered geometry.
+        pixels: [H, W, 3] uint8; origin: [2] (x, y) of them in the frame, on the CPU.
+        offset: [V + R, 2] registration of the geometry, in window pixels, on the CPU.
+        states: registered geometry, on the CPU.
         texture: [1, 1, D, h/4, w/4] latents; D = 0 where nobody reads them.
     """
 
@@ -66,9 +66,11 @@ class PixelGrid:
     y: Tensor
 
     @classmethod
-    def of(cls, x0: int, y0: int, width: int, height: int, window: Tensor) -> PixelGrid:
-        """Frame pixels from (x0, y0) on, for a window [3] (left, top, scale)."""
-        device = window.device
+    def of(
+        cls, x0: int, y0: int, width: int, height: int, window: Tensor,
+        device: torch.device | str = "cpu",
+    ) -> PixelGrid:  # fmt: skip
+        """Frame pixels from (x0, y0) on, for a window [3] (left, top, scale) on the CPU."""
         x = torch.arange(x0, x0 + width, device=device).add(0.5).sub(window[0]).div(window[2])
         y = torch.arange(y0, y0 + height, device=device).add(0.5).sub(window[1]).div(window[2])
         return cls(x, y)
@@ -85,10 +87,9 @@ class PixelGrid:
 
 def sample(maps: Tensor, grid: PixelGrid) -> Tensor:
     """Bilinear maps [1, C, h, w] at the pixels of a grid: [C, H, W]."""
-    extent = grid.x.new_tensor([maps.shape[-1], maps.shape[-2]])
-    return F.grid_sample(
-        maps, (grid.places() * 2 / extent - 1)[None], padding_mode="border", align_corners=False
-    )[0]
+    height, width = maps.shape[-2:]
+    places = PixelGrid(grid.x * 2 / width - 1, grid.y * 2 / height - 1).places()
+    return F.grid_sample(maps, places[None], padding_mode="border", align_corners=False)[0]
 
 
 class PixelCopier:
@@ -114,13 +115,13 @@ class PixelCopier:
             [3, H, W] in about 0..1.
         """
         logits, place = sources.found.reference_logits, sources.match.place
-        best = _strongest(logits, seen, MAX_COARSE)
-        references = [sources.references[k] for k in best.tolist()]
-        logits, place = logits[:, best], place[:, best]
+        best, index = _strongest(logits, seen, MAX_COARSE)
+        references = [sources.references[k] for k in best]
+        logits, place = logits[:, index], place[:, index]
         sharp = logits * sources.head.detail_sharpness
-        finest = _strongest(sharp, seen, MAX_DETAIL)
+        finest, index = _strongest(sharp, seen, MAX_DETAIL)
         copied = self._copy_arrays if logits.device.type == "cpu" else self._copy_tensors
-        return copied(references, logits, place, sharp[:, finest], finest.tolist(), grid, shown)
+        return copied(references, logits, place, sharp[:, index], finest, grid, shown)
 
     def _copy_tensors(
         self, references: list[Reference], logits: Tensor, place: Tensor, sharp: Tensor,
@@ -130,12 +131,13 @@ class PixelCopier:
         coarse = sample_pixels(torch.stack([r.coarse for r in references])[None], place)
         out = sample(mix(coarse, logits), grid)
         weights = sample(sharp, grid).softmax(0)
-        places = sample(place[0, finest].permute(0, 3, 1, 2).flatten(0, 1)[None], grid)
+        read = torch.stack([place[0, k] for k in finest])
+        places = sample(read.permute(0, 3, 1, 2).flatten(0, 1)[None], grid)
         places = places.view(len(finest), 2, *places.shape[1:]).permute(0, 2, 3, 1)
         for k, weight, found in zip(finest, weights, places, strict=True):
             scale, shift = _into_pixels(references[k])
             detail = self._detail(references[k]).permute(2, 0, 1)
-            there = found * scale + shift
+            there = torch.stack([found[..., i] * scale + shift[i] for i in (0, 1)], -1)
             out += sample_pixels(detail[None, None], there[None, None], "bicubic")[0, 0] * weight
         return out
 
@@ -178,15 +180,19 @@ class PixelCopier:
 
 
 def _into_pixels(reference: Reference) -> tuple[Tensor, Tensor]:
-    """Scale and shift [2] from places in a reference's window to pixels of its stored picture."""
+    """Scale and shift [2], on the CPU, from places in a reference's window to pixels of its stored
+    picture."""
     window = reference.states.window[0]
     return window[2], window[:2] - reference.origin
 
 
-def _strongest(logits: Tensor, weight: Tensor, count: int) -> Tensor:
+def _strongest(logits: Tensor, weight: Tensor, count: int) -> tuple[list[int], Tensor]:
     """Indices of at most `count` references with the greatest share of attention where `weight`
-    [1, 1, h, w] counts; the others' shares are too small to be seen."""
+    [1, 1, h, w] counts, as numbers and on the device; the others' shares are too small to be
+    seen."""
     share = (logits.softmax(1) * weight).sum((0, 2, 3))
     most = share.topk(min(count, len(share)))
-    seen = int((most.values > MIN_SHARE * share.sum()).sum())
-    return most.indices[: max(seen, 1)]
+    counts = most.values > MIN_SHARE * share.sum()
+    indices, seen = torch.stack([most.indices, counts.long()]).tolist()  # one copy tells both
+    kept = max(sum(seen), 1)
+    return indices[:kept], most.indices[:kept]

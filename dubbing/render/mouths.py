@@ -37,9 +37,6 @@ class Moments:
     displacement: Tensor
     pose: Tensor
 
-    def to(self, device: torch.device | str) -> Moments:
-        return Moments(self.displacement.to(device), self.pose.to(device))
-
 
 @dataclass(frozen=True)
 class MouthBank:

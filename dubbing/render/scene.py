@@ -52,6 +52,16 @@ class FaceStates:
     def __getitem__(self, index: Tensor | slice | list[int]) -> FaceStates:
         return FaceStates(*(getattr(self, f.name)[index] for f in fields(self)))
 
+    def to(self, device: torch.device) -> FaceStates:
+        """The same on a device, in one copy."""
+        if self.vertices.device == device:
+            return self
+        parts = [getattr(self, f.name) for f in fields(self)]
+        packed = torch.cat([part.flatten(1) for part in parts], 1).to(device)
+        there = packed.split_with_sizes([part[0].numel() for part in parts], 1)
+        pairs = zip(there, parts, strict=True)
+        return FaceStates(*(torch.unflatten(rows, 1, p.shape[1:]) for rows, p in pairs))
+
     def in_window(self) -> Tensor:
         """Vertices [T, V + R, 3] in window pixels."""
         shift = torch.cat([self.window[:, :2], torch.zeros_like(self.window[:, :1])], -1)

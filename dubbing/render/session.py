@@ -2,6 +2,10 @@
 
 Attention runs in the window's scale; the pixels are copied from the references at the resolution
 of the frame, so that a large face is not a small picture enlarged.
+
+Where things lie (a few hundred points a frame) is computed on the CPU, what they look like on the
+renderer's device: a GPU would spend more time on starting hundreds of such steps than on the
+picture, and on telling the CPU what it found. A frame's geometry goes there in one piece.
 """
 
 from __future__ import annotations
@@ -78,8 +82,9 @@ class RenderSession:
     """Renders frames of one speaker.
 
     Args:
-        renderer, model, mesh: on the same device.
-        template: [V, 3] the speaker's neutral face.
+        renderer: on the device that draws.
+        model, mesh: on the CPU.
+        template: [V, 3] the speaker's neutral face, on the CPU.
         lip_references: the persona's reference bank, fixed for the whole clip.
         ablation: what to do without, to see what it is worth.
     """
@@ -94,7 +99,8 @@ class RenderSession:
         ablation: RenderAblation = FULL,
     ):
         self.renderer, self.model, self.mesh, self.template = renderer, model, mesh, template
-        self.device = model.mean.device
+        self.device = next(renderer.parameters()).device
+        self._drawn = mesh.to(self.device)
         self.dtype = convolution_dtype(self.device)
         self.repairs = renderer.decoder.changes_something()
         self.ablation = ablation
@@ -117,10 +123,11 @@ class RenderSession:
         self._bank = bank
         self._copier = PixelCopier(renderer.config.blur)
         self._bank_states = join_states([r.states for r in bank])
-        scale = F.softplus(renderer.lip.mouth_scale).detach()
+        scale = F.softplus(renderer.lip.mouth_scale).detach().cpu()
         self._mouths = MouthBank.of(self._bank_states, scale)
+        maps = reference_maps(self._drawn, self._bank_states.to(self.device))
         self._lip_references = renderer.lip_references(
-            _joined([r.texture for r in bank]), reference_maps(mesh, self._bank_states)[None]
+            _joined([r.texture for r in bank]), maps[None]
         )
 
     @torch.inference_mode()
@@ -137,7 +144,7 @@ class RenderSession:
 
         Args:
             key: the frame's number.
-            displacement: [V, 3] target displacement from the template (canonical).
+            displacement: [V, 3] target displacement from the template (canonical), on the CPU.
             references: the face references (paper: the five frames centred on this one) with
                 their numbers, under which their encodings are kept while they stay in use.
             strength: 0..1 weight of the result against the source (eases transitions).
@@ -147,19 +154,20 @@ class RenderSession:
         near = [self._reference(number, picture) for number, picture in references]
         while len(self._cache) > 2 * len(references):
             self._cache.popitem(last=False)
-        pose = frame.pose[None].to(self.device)
         numbers = [number for number, _ in references]
-        source, target = self._geometry(key, frame, displacement[None].to(self.device), numbers)
-        maps = target_maps(self.mesh, target)
+        source, target = self._geometry(key, frame, displacement[None], numbers)
+        corner = lip_corner(self.mesh, target, frame.pose[None])
+        moments = around or Moments(displacement[None], frame.pose[None])
+        like, mouths = self._mouths.shown(moments, MAX_LIPS)
+        bank = [self._bank[k] for k in like.tolist()]
+        known = [target, source, *(r.states for r in near), self._bank_states[like]]
+        states = join_states(known).to(self.device)
+        seen_target, seen_source, seen = states[:1], states[1:2], states[2:]
+        maps = target_maps(self._drawn, seen_target)
         if not self.ablation.lip_attention:
             maps = replace(maps, lips=torch.zeros_like(maps.lips))
-        corner = lip_corner(self.mesh, target, pose)
-        moments = around or Moments(displacement[None], frame.pose[None])
-        like, mouths = self._mouths.shown(moments.to(self.device), MAX_LIPS)
-        bank = [self._bank[k] for k in like.tolist()]
-        lip_states, lips = self._bank_states[like], _chosen(self._lip_references, like)
-        states = join_states([*(r.states for r in near), lip_states])
-        match = correspond(maps.raster, target, states, len(near) + len(bank))
+        lips, mouths = _chosen(self._lip_references, like), mouths.to(self.device)
+        match = correspond(maps.raster, seen_target, seen, len(near) + len(bank))
         lip_match = part_of_match(match, len(bank), corner, LIP_WINDOW)
         lip_match = replace(lip_match, mouth=mouths[None])
         by_lips = self._attend_lips(maps, corner, lips, lip_match)
@@ -169,16 +177,17 @@ class RenderSession:
             face = self._attend_face(match, near, bank, apart)
         else:
             face = self._lips_everywhere(maps, match, bank, lips, mouths)
-        drift = self._drift(maps, target, source)
-        maps = replace(maps, mask=needed_mask(self.mesh, maps, drift))
+        drift = self._drift(maps, seen_target, seen_source)
+        maps = replace(maps, mask=needed_mask(self._drawn, maps, drift))
         return self._compose(frame, target, maps, corner, face, mouth, drift, strength)
 
     def _known(self, bank: list[FacePicture]) -> Tensor | None:
-        """What the bank agreed on before [N, V + R, 2], where all of it knows for this mesh."""
+        """What the bank agreed on before [N, V + R, 2], where all of it knows for this mesh; on the
+        CPU."""
         offsets = [p.offset for p in bank if p.offset is not None]
         if len(offsets) < len(bank) or any(len(o) != len(self.mesh.colours) for o in offsets):
             return None
-        return torch.stack(offsets).to(self.device)
+        return torch.stack(offsets)
 
     def forget(self) -> None:
         """Drop the encoded face references: their keys will be given to other frames."""
@@ -197,9 +206,7 @@ class RenderSession:
         """Registered geometry of a frame: as it is, and with another displacement [1, V, 3];
         `near` are the numbers of its face references."""
         tracked = self._tracked(frame)
-        target = posed_states(
-            self.mesh, self.template, displacement, frame.pose[None].to(self.device)
-        )
+        target = posed_states(self.mesh, self.template, displacement, frame.pose[None])
         known = key in self._cache and frame.offset is None
         offset = self._cache[key].offset if known else self._registered(frame, tracked)
         moved = (target.vertices - tracked.vertices)[0, :, :2].norm(dim=-1) / target.window[0, 2]
@@ -234,7 +241,7 @@ class RenderSession:
         self, picture: FacePicture, states: FaceStates, window: Tensor | None = None
     ) -> Tensor:
         if picture.offset is not None:
-            return picture.offset.to(self.device)
+            return picture.offset
         window = window_of(picture, states) if window is None else window
         return self.registration.register(window, states)
 
@@ -243,14 +250,14 @@ class RenderSession:
         self, picture: FacePicture, tracked: FaceStates, image: Tensor, offset: Tensor,
         latents: bool,
     ) -> Reference:  # fmt: skip
-        """Encode one reference; `image` is its window."""
+        """Encode one reference; `image` is its window, on the CPU."""
         states = shifted(tracked, offset[None])
-        texture = image.new_zeros(1, 1, 0, 1, 1)
+        texture = torch.zeros(1, 1, 0, 1, 1, device=self.device)
         if latents:
             with self._fast():
-                texture = self.renderer.encode_textures(image[None]).float()
-        coarse = smoothed(image, self.renderer.config.blur)[0]
-        place = torch.tensor(picture.origin, device=self.device).float()
+                texture = self.renderer.encode_textures(image[None].to(self.device)).float()
+        coarse = smoothed(image, self.renderer.config.blur)[0].to(self.device)
+        place = torch.tensor(picture.origin).float()
         return Reference(coarse, picture.pixels, place, offset, states, texture)
 
     def _attend_face(
@@ -305,7 +312,7 @@ class RenderSession:
         x0, y0, width, height = _mask_rect(maps.mask[0, 0], window, frame)
         if width == 0 or height == 0:
             return Patch(np.zeros((0, 0, 3), np.float32), np.zeros((0, 0), np.float32), 0, 0)
-        grid = PixelGrid.of(x0, y0, width, height, window)
+        grid = PixelGrid.of(x0, y0, width, height, window, self.device)
         plain = sample(torch.cat([maps.mask, lips, drift], 1), grid)
         mask, lip_weight, moved = plain[:1], plain[1:2], plain[2:3]
         made = self._copier.copy(face, maps.mask, grid, mask[0])
@@ -329,8 +336,9 @@ class RenderSession:
         made = match_colour(made.clamp(0, 1), source, mask, moved)
         alpha = mask[0] * strength
         alpha = torch.where(alpha < MIN_ALPHA, 0.0, alpha)
-        rgb = (made * 255).permute(1, 2, 0).contiguous()
-        return Patch(rgb.cpu().numpy(), alpha.cpu().numpy(), x0, y0)
+        drawn = torch.cat([made * 255, alpha[None]]).cpu()  # in one copy
+        rgb = drawn[:3].permute(1, 2, 0).contiguous()
+        return Patch(rgb.numpy(), drawn[3].numpy(), x0, y0)
 
     def _repair(
         self, latent: Tensor, pncc: Tensor, copied: Tensor, grid: PixelGrid, corner: Tensor,
@@ -384,7 +392,8 @@ def _mask_rect(mask: Tensor, window: Tensor, frame: FacePicture) -> tuple[int, i
 def _inner_rect(weight: Tensor) -> tuple[int, int, int, int] | None:
     """(top, bottom, left, right) of the part of [h, w] above zero, None where there is none."""
     seen = weight > MIN_ALPHA
-    rows, columns = seen.any(1).nonzero()[:, 0], seen.any(0).nonzero()[:, 0]
+    both = torch.cat([seen.any(1), seen.any(0)]).cpu()
+    rows, columns = (b.nonzero()[:, 0] for b in both.split_with_sizes(list(seen.shape)))
     if len(rows) == 0:
         return None
     return int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
@@ -397,6 +406,7 @@ def _joined(textures: list[Tensor]) -> Tensor:
 
 def _chosen(references: LipReferences, index: Tensor) -> LipReferences:
     """The references `index` [K]."""
+    index = index.to(references.key.device)
     maps = (references.key, references.texture, references.pncc)
     last = (m.permute(0, 1, 3, 4, 2)[:, index].permute(0, 1, 4, 2, 3) for m in maps)
     return LipReferences(*last)  # channels stay last in memory

@@ -25,7 +25,7 @@ from dubbing.persona import Persona
 def opening_of(dubber: Dubber, persona: Persona, lower: torch.Tensor) -> torch.Tensor:
     model = dubber.weights.morphable
     still = persona.rest.expand(len(lower), -1)
-    moved = merged_vertices(model, persona.template, still, dubber.weights.geometry.lower, lower)
+    moved = merged_vertices(model, still, dubber.weights.geometry.lower, lower)
     return lip_opening(moved + persona.template)
 
 

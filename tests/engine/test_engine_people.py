@@ -165,7 +165,7 @@ def talking(dubber: Dubber, motion: Motion, frames: int, x: float, number: int) 
     template = model.mean + (0.4 if number else -0.4) * model.shape[:6].sum(0)
     lower = torch.stack([motion.at(k / 25) for k in range(frames)])
     moved = merged_vertices(
-        model, template, torch.zeros(frames, len(model.expression)), weights.geometry.lower, lower
+        model, torch.zeros(frames, len(model.expression)), weights.geometry.lower, lower
     )
     pose = torch.zeros(frames, 6)
     pose[:, 3] = float(np.log(60 + 5 * number))

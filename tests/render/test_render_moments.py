@@ -23,7 +23,7 @@ def poses_at(current: int, indices: list[int], times: list[float], cut: int = 10
         fit=SimpleNamespace(pose=torch.arange(100.0)[:, None].expand(100, 6)),
     )
     nothing: Any = None
-    frames = DubbedFrames(nothing, nothing, nothing, speaker, nothing, np.ones(100, np.float32))
+    frames = DubbedFrames(nothing, nothing, nothing, speaker, np.ones(100, np.float32))
     waiting = deque(
         (StreamFrame(k, SimpleNamespace(index=i), t), None)
         for k, (i, t) in enumerate(zip(indices, times, strict=True))
