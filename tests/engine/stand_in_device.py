@@ -38,7 +38,7 @@ class CardTensor(Tensor):
         with torch.inference_mode(False), torch.no_grad():
             shape = torch.empty_strided(near.size(), near.stride(), dtype=near.dtype, device="meta")
             self = Tensor._make_subclass(cls, shape, False)
-        self.near = near.detach()
+        self.near = near
         return self
 
     @property

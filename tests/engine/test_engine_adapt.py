@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
+from stand_in_device import stand_in_card
 from torch import Tensor
 
 import dubbing
@@ -34,6 +35,7 @@ from dubbing.motion import RATE, frame_features
 from dubbing.options import DubOptions
 from dubbing.persona import Persona
 from dubbing.style_reference import StyleReference
+from dubbing.weights import load_engine
 
 SPEECH = Path(dubbing.__file__).parent / "assets" / "demo_speech.flac"
 
@@ -85,6 +87,21 @@ def test_a_speaker_with_an_own_way_is_learned(dubber: Dubber, samples: Tensor) -
     assert all(torch.equal(again.changes[k], v) for k, v in outcome.changes.items())
     after = dubber.weights.geometry.state_dict()
     assert all(torch.equal(after[k], v) for k, v in before.items())  # shared weights untouched
+
+
+def test_a_card_learns_the_same(
+    dubber: Dubber, samples: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    speech = speaker(dubber, samples, late=2)
+    here = Adapter(dubber.weights.geometry, dubber.weights.morphable).adapt(speech)
+    with stand_in_card(monkeypatch):
+        weights = load_engine("default", torch.device("cuda"))
+        there = Adapter(weights.geometry, weights.morphable).adapt(speech)
+    assert there.facts() == pytest.approx(here.facts(), abs=1e-3)
+    assert there.applied
+    assert all(v.device.type == "cpu" for v in there.changes.values())
+    for name, change in here.changes.items():
+        assert torch.allclose(there.changes[name], change, atol=1e-4)
 
 
 def test_lips_of_other_words_are_refused(dubber: Dubber, samples: Tensor) -> None:
