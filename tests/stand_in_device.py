@@ -3,7 +3,8 @@
 Tensors on it are computed by the CPU, but refuse what a card refuses: to meet tensors of the CPU in
 one operation, and to become arrays. Autocast works as asked for. Whatever a program on a card waits
 for, a copy between it and the host or a size that only the card knows, is counted. What it can't
-show is speed, and what the card's own arithmetic does differently.
+show is speed, and what the card's own arithmetic does differently. A module that moves to it gets
+new parameters (to a card it keeps them), so an optimiser has to be told.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ class StandInCard(TorchFunctionMode):
         kwargs = dict(kwargs or {})
         name = getattr(func, "__name__", "")
         if name == "_has_compatible_shallow_copy_type":
-            return False
+            return isinstance(args[0], CardTensor) == isinstance(args[1], CardTensor)
         if name in MOVES:
             return self._moved(name, args[0], list(args[1:]), kwargs)
         tensors = _tensors_of((args, kwargs))
