@@ -171,11 +171,15 @@ def summary(rows: list[dict[str, Any]]) -> str:
     """What the table says in a few lines."""
     gains = np.array([row["adapted"] - row["generic"] for row in rows])
     aligned = [row["adapted, offset removed"] - row["generic, offset removed"] for row in rows]
+    both = np.array([row["adapted, offset removed"] for row in rows])
+    all_learned = both - [row["generic"] for row in rows]
     applied = sum(not row["kept generic"] for row in rows)
     return (
         f"{len(rows)} clips, {applied} adapted; gain on the last part {gains.mean():+.4f} at lag "
         f"0, {np.mean(aligned):+.4f} with the offset removed; worst clip {gains.min():+.4f}, best "
-        f"{gains.max():+.4f}; {int((gains < -WORSE).sum())} worse by more than {WORSE}"
+        f"{gains.max():+.4f}; {int((gains < -WORSE).sum())} worse by more than {WORSE}\n"
+        "all that was learned of the first part, its offset too, beside the generic weights at lag "
+        f"0: {all_learned.mean():+.4f}, to {both.mean():.4f}"
     )
 
 
