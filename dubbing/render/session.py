@@ -100,7 +100,7 @@ class RenderSession:
     ):
         self.renderer, self.model, self.mesh, self.template = renderer, model, mesh, template
         self.device = next(renderer.parameters()).device
-        self._drawn = mesh.to(self.device)
+        self._device_mesh = mesh.to(self.device)
         self.dtype = convolution_dtype(self.device)
         self.repairs = renderer.decoder.changes_something()
         self.ablation = ablation
@@ -125,7 +125,7 @@ class RenderSession:
         self._bank_states = join_states([r.states for r in bank])
         scale = F.softplus(renderer.lip.mouth_scale).detach().cpu()
         self._mouths = MouthBank.of(self._bank_states, scale)
-        maps = reference_maps(self._drawn, self._bank_states.to(self.device))
+        maps = reference_maps(self._device_mesh, self._bank_states.to(self.device))
         self._lip_references = renderer.lip_references(
             _joined([r.texture for r in bank]), maps[None]
         )
@@ -162,12 +162,12 @@ class RenderSession:
         bank = [self._bank[k] for k in like.tolist()]
         known = [target, source, *(r.states for r in near), self._bank_states[like]]
         states = join_states(known).to(self.device)
-        seen_target, seen_source, seen = states[:1], states[1:2], states[2:]
-        maps = target_maps(self._drawn, seen_target)
+        new, old, shown = states[:1], states[1:2], states[2:]  # the frame's, the references'
+        maps = target_maps(self._device_mesh, new)
         if not self.ablation.lip_attention:
             maps = replace(maps, lips=torch.zeros_like(maps.lips))
         lips, mouths = _chosen(self._lip_references, like), mouths.to(self.device)
-        match = correspond(maps.raster, seen_target, seen, len(near) + len(bank))
+        match = correspond(maps.raster, new, shown, len(near) + len(bank))
         lip_match = part_of_match(match, len(bank), corner, LIP_WINDOW)
         lip_match = replace(lip_match, mouth=mouths[None])
         by_lips = self._attend_lips(maps, corner, lips, lip_match)
@@ -177,8 +177,8 @@ class RenderSession:
             face = self._attend_face(match, near, bank, apart)
         else:
             face = self._lips_everywhere(maps, match, bank, lips, mouths)
-        drift = self._drift(maps, seen_target, seen_source)
-        maps = replace(maps, mask=needed_mask(self._drawn, maps, drift))
+        drift = self._drift(maps, new, old)
+        maps = replace(maps, mask=needed_mask(self._device_mesh, maps, drift))
         return self._compose(frame, target, maps, corner, face, mouth, drift, strength)
 
     def _known(self, bank: list[FacePicture]) -> Tensor | None:
