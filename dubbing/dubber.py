@@ -90,6 +90,10 @@ class _Clock:
 class Dubber:
     """Loads the networks once and dubs any number of videos. Not safe for use by several threads.
 
+    Attributes:
+        model, mesh, lower: the morphable model, the mesh that is drawn, and the numbers [L] of the
+            vertices that speech moves; on the CPU.
+
     Example:
         >>> dubber = Dubber.from_pretrained(device="auto")
         >>> report = dubber.dub("speaker.mp4", "speech.wav", "dubbed.mp4")
@@ -97,7 +101,7 @@ class Dubber:
 
     def __init__(self, weights: EngineWeights, device: torch.device, checkpoint: str):
         self.weights, self.device, self.checkpoint = weights, device, checkpoint
-        self.model = weights.morphable.to("cpu")
+        self.model, self.lower = weights.morphable.to("cpu"), weights.geometry.lower.cpu()
         self.mesh = RenderMesh.build(self.model)
         self.features: SpeechFeatureExtractor = SpeechFeatures(
             weights.speech_encoder, standardised=True
@@ -542,7 +546,7 @@ class Dubber:
         options = options or DubOptions()
         duration = len(samples) / 16000 + 1.0
         motion = self.drive(torch.from_numpy(samples), duration, persona, options)
-        yield from dub_stream(frames, self.session(persona), self.weights, motion, persona)
+        yield from dub_stream(frames, self.session(persona), self.lower, motion, persona)
 
 
 def _check_speeches(speeches: Mapping[str, str | Path], options: DubOptions) -> None:

@@ -28,7 +28,6 @@ from dubbing.render.session import RenderSession
 from dubbing.render.window import window_rect
 from dubbing.shot_sessions import ShotSessions
 from dubbing.tail import AFTER_SPEECH
-from dubbing.weights import EngineWeights
 
 AHEAD = N_FACE // 2  # frames decoded ahead: the face references are centred on the frame
 CHUNK = 50  # frames of an in-memory stream that are fitted together
@@ -225,7 +224,7 @@ class ArrayPicture:
 def dub_stream(
     frames: Iterable[tuple[Fraction | float, NDArray[np.uint8]]],
     session: RenderSession,
-    engine: EngineWeights,
+    lower: torch.Tensor,
     motion: Motion,
     persona: Persona,
 ) -> Iterator[NDArray[np.uint8]]:
@@ -234,7 +233,7 @@ def dub_stream(
     Raises:
         OptionInvalid: a frame is not [H, W, 3] uint8.
     """
-    model, lower = session.model, engine.geometry.lower.cpu()
+    model = session.model
     with FaceFollower() as follower:
         for chunk in _chunks(frames):
             seen: dict[int, NDArray[np.float32]] = {}

@@ -196,7 +196,8 @@ def sample_pixels(pictures: Tensor, place: Tensor, mode: str = "bilinear") -> Te
     border repeats) -> [B, N, C, h, w]. `mode` "bicubic" keeps what is fine, and may overshoot."""
     batch, count = pictures.shape[:2]
     # filled where they are needed: numbers from the host would make a GPU wait
-    size = torch.stack([place.new_full((), length) for length in pictures.shape[:-3:-1]])
+    height, width = pictures.shape[-2:]
+    size = torch.stack([place.new_full((), width), place.new_full((), height)])
     grid = (place.flatten(0, 1) * 2 / size - 1).to(pictures.dtype)
     taken = F.grid_sample(
         pictures.flatten(0, 1), grid, mode=mode, padding_mode="border", align_corners=False

@@ -162,8 +162,7 @@ def measure_render(
         (DecodedFrame, "rgb_region", COMPOSE), (DecodedFrame, "paste", COMPOSE),
     ]  # fmt: skip
     weights = easing(speaker.reasons, reader.index.count)
-    lower = bench.dubber.weights.geometry.lower.cpu()
-    frames = DubbedFrames(session, lower, motion, speaker, weights)
+    frames = DubbedFrames(session, bench.dubber.lower, motion, speaker, weights)
     wanted = min(bench.frames + WARM_UP, reader.index.count)
     source = (StreamFrame(f.index, f, float(f.offset)) for f in reader.read_range(0, wanted))
     rendered = 0

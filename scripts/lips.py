@@ -71,7 +71,7 @@ def offsets_of(
     except CheckpointNotFound as error:
         errors.append(f"{error}: no clip's own offset is removed")
         return {}
-    lower = studio.dubber.weights.geometry.lower.cpu()
+    lower = studio.dubber.lower
     if len(lower) != expert.config.lower_vertices:
         errors.append(
             f"the sync expert looks at {expert.config.lower_vertices} vertices and the checkpoint "

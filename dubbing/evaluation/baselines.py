@@ -87,9 +87,7 @@ class RestingDubber(Dubber):
         progress: ProgressCallback | None = None,
     ) -> Motion:
         """The speaker's resting lower face for `duration` seconds."""
-        model = self.weights.morphable
-        resting = model.expression_vertices(persona.rest.to(self.device))
-        lower = resting[self.weights.geometry.lower]
+        lower = self.model.expression_vertices(persona.rest)[self.lower]
         return Motion(lower.expand(int(duration * RATE) + 2, -1, -1))
 
 

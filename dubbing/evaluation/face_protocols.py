@@ -151,8 +151,8 @@ def dubbed_run(bench: FaceBench, clip: Clip) -> Row:
     with VideoReader(clip.path) as reader:
         times = [float(t) for t in reader.index.times]
         engine = DubbedFrames(
-            studio.dubber.session(persona), studio.dubber.weights.geometry.lower.cpu(), motion,
-            footage.speaker, easing(footage.speaker.reasons, reader.index.count),
+            studio.dubber.session(persona), studio.dubber.lower, motion, footage.speaker,
+            easing(footage.speaker.reasons, reader.index.count),
         )  # fmt: skip
         decoded = list(reader.read_range(frames[0], frames[-1] + 1))
         start = time.perf_counter()
@@ -296,10 +296,9 @@ def own_motion(studio: Studio, clip: Clip, options: DubOptions | None = None) ->
 def _merged(studio: Studio, footage: Footage, frame: int, motion: Motion) -> Tensor:
     """The made displacements [J, V, 3] of the moments around a frame, its own in the middle, with
     the source's upper face."""
-    net = studio.dubber.weights.geometry
     lower = motion.around(footage.times[frame])
     beta = footage.beta(frame).expand(len(lower), -1)
-    return merged_vertices(studio.model, beta, net.lower.cpu(), lower)
+    return merged_vertices(studio.model, beta, studio.dubber.lower, lower)
 
 
 def _box(place: tuple[int, int, int, int]) -> NDArray[np.bool_]:

@@ -144,7 +144,7 @@ class _VoiceRenderer:
     """
 
     def __init__(self, dubber: Dubber, job: Job, voice: Voice):
-        self._lower, self._job, self._voice = dubber.weights.geometry.lower.cpu(), job, voice
+        self._lower, self._job, self._voice = dubber.lower, job, voice
         persona = voice.persona
         self._session = dubber.session(persona)
         self._shots = ShotSessions(

@@ -122,7 +122,7 @@ def test_segments_show_what_one_pass_shows(
         assert job.plan.count > FRAMES
         assert len(job.spans) >= 5
         at_once = DubbedFrames(
-            dubber.session(persona), dubber.weights.geometry.lower,
+            dubber.session(persona), dubber.lower,
             job.motion(Span(0, 0, job.plan.count)), job.findings.speaker,
             easing(job.findings.speaker.reasons, job.findings.index.count),
         )  # fmt: skip
