@@ -16,17 +16,19 @@ LEAST = 1e-12  # of a probability
 def posterior(likely: Tensor, go_on: Tensor) -> Tensor:
     """Probability of every state at every moment, by a forward and a backward pass.
 
+    Both arguments are on the CPU: a few steps of a small matrix, which as single operations on a
+    device would wait for it at each.
+
     Args:
         likely: [T, N] float32, how well state n explains what is seen at moment t; at least one of
             a moment is well above 0.
         go_on: [N, N] how readily state i is followed by state j.
 
     Returns:
-        [T, N], rows that sum to 1. Computed on the CPU: a few steps of a small matrix, which as
-        single operations would wait for other threads at each.
+        [T, N], rows that sum to 1.
     """
-    maps = (m.detach().cpu().contiguous().numpy() for m in (likely, go_on, go_on.T))
-    return torch.from_numpy(_passes(*maps)).to(likely.device)
+    maps = (m.detach().contiguous().numpy() for m in (likely, go_on, go_on.T))
+    return torch.from_numpy(_passes(*maps))
 
 
 @compiled

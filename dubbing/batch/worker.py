@@ -172,7 +172,7 @@ class Worker:
         shared = SharedFaces.load(home / SEEN)
         if shared is None:
             raise UnfinishedJob("the video is not indexed", path=job.video)
-        return {"frames": shared.find(task.number, self.dubber.weights.morphable)}
+        return {"frames": shared.find(task.number, self.dubber.model)}
 
     def _plan(self, task: Task, job: Job, home: Path) -> dict[str, Any]:
         """Everything before the first frame; its state stays in `home` for SEGMENT and DUB."""

@@ -117,7 +117,7 @@ def ablated(bench: FaceBench, encoder: StyleEncoder, clip: Clip, variant: Varian
     motion = own_motion(bench.studio, clip, bench.speech)
     real = style_code(encoder, *real_motion(bench.studio, encoder, clip))
     row = held_out(bench, clip)
-    likeness = style_similarity(style_code(encoder, motion.lower.cpu()), real)
+    likeness = style_similarity(style_code(encoder, motion.lower), real)
     return {"variant": variant.name, **row, STYLE_SIM: likeness}
 
 

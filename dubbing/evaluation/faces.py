@@ -109,7 +109,7 @@ def made_faces(
         template: [V, 3] neutral face; lower: [L] vertices that the motion displaces.
         weight: [V] share of the motion in each vertex, `MorphableModel.lower`; None is 1.
     """
-    made = motion.lower.cpu()
+    made = motion.lower
     index = lower.cpu()
     if weight is not None:
         made = weight.cpu()[index][None, :, None] * made

@@ -149,7 +149,7 @@ def style(
 
     def likeness(samples: Samples, persona: Persona, strength: float = 1.0) -> float:
         motion = studio.motion(samples, persona, DubOptions(style_strength=strength))
-        return style_similarity(style_code(encoder, motion.lower.cpu()), target)
+        return style_similarity(style_code(encoder, motion.lower), target)
 
     row["own words"] = likeness(real.samples, persona)
     voices = other_voices(clips, clip, VOICES)

@@ -29,7 +29,7 @@ with the bytes that it would have made.
 Where the video is long its faces can be looked for in the same way, before the job is planned:
 
     shared = dubber.share_faces("film.mp4", seen, options)   # the driver: seen is a folder
-    SharedFaces.load(seen).find(number, dubber.weights.morphable)    # workers: shared.missing()
+    SharedFaces.load(seen).find(number, dubber.model)    # workers: shared.missing()
     with dubber.plan(..., faces=seen) as job: ...
 
 The driver holds the lock and decides who renders what; two workers at the same segment do the work

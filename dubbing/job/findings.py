@@ -108,7 +108,7 @@ def save_motion(motion: Motion, path: Path) -> None:
     Raises:
         DiskFull: no room left.
     """
-    values = motion.lower.cpu().contiguous().numpy().astype("<f4", copy=False)
+    values = motion.lower.contiguous().numpy().astype("<f4", copy=False)
     place = {"dtype": "F32", "shape": values.shape, "data_offsets": [0, values.nbytes]}
     header = json.dumps({"__metadata__": {"format": FORMAT}, "lower": place}).encode()
     header += b" " * (-len(header) % 8)

@@ -72,7 +72,7 @@ class MouthBank:
         """
         lips, turned = moments.displacement[:, list(LIPS)], rotation_matrix(moments.pose[:, :3])
         away = _apart(lips, turned[:, None], self.lips, self.rotation[None])
-        place, weight = _fade(len(away), away.device)
+        place, weight = _fade(len(away))
         alike = (-self.scale * away[place]).log_softmax(1) + weight.log()[:, None]
         nearest = alike.logsumexp(0).topk(min(count, away.shape[1])).indices
         likely = torch.exp(self.scale * (away.amin(1, keepdim=True) - away))
@@ -80,10 +80,10 @@ class MouthBank:
         return nearest, -share.clamp_min(LEAST).log() / self.scale
 
 
-def _fade(count: int, device: torch.device) -> tuple[slice, Tensor]:
+def _fade(count: int) -> tuple[slice, Tensor]:
     """Which of `count` moments the middle one fades from and into, and their weights [K]."""
     middle, reach = count // 2, min(FADE, count // 2)
-    away = torch.arange(-reach, reach + 1, device=device).abs()
+    away = torch.arange(-reach, reach + 1).abs()
     weight = (reach + 1 - away).float()
     return slice(middle - reach, middle + reach + 1), weight / weight.sum()
 

@@ -40,11 +40,11 @@ def registered_bank(
     """A reference bank that knows where its meshes lie, so that no session has to find out again.
 
     Args:
-        model, mesh, template: on one device; the bank's offsets come back on the CPU.
+        model, mesh, template: on the CPU.
     """
     states = [tracked_states(model, mesh, template, picture) for picture in bank]
     windows = [window_of(picture, s) for picture, s in zip(bank, states, strict=True)]
-    found = Registration(mesh, torch.cat(windows), join_states(states)).offset.cpu()
+    found = Registration(mesh, torch.cat(windows), join_states(states)).offset
     return [replace(p, offset=o) for p, o in zip(bank, found, strict=True)]
 
 
@@ -64,7 +64,7 @@ def posed_states(mesh: RenderMesh, template: Tensor, moved: Tensor, pose: Tensor
 
 def window_of(picture: FacePicture, states: FaceStates) -> Tensor:
     """The window [1, 3, 144, 192] in 0..1 of a picture with the geometry [1]."""
-    window = states.window[0].cpu().numpy()
+    window = states.window[0].numpy()
     pixels = cut_window(picture.pixels, picture.origin, window)
     return to_tensor(pixels, states.vertices.device)
 

@@ -47,6 +47,8 @@ def shifted(states: FaceStates, offset: Tensor) -> FaceStates:
 class Registration:
     """A reference bank that agrees with itself, to which frames of the same speaker are registered.
 
+    All of it is on the CPU, where the flow is computed.
+
     Args:
         mesh: the extended mesh.
         pictures: [N, 3, 144, 192] windows in 0..1; states: their tracked geometry [N].
@@ -116,7 +118,7 @@ class Registration:
         turn = turn_between(self._tracked.rotation, states.rotation)
         distance = SHAPE_WEIGHT * VERTEX_SCALE * away + TURN_WEIGHT * turn
         if leave_out is not None:
-            distance = distance.index_fill(0, torch.tensor([leave_out]).to(turn.device), torch.inf)
+            distance = distance.index_fill(0, torch.tensor([leave_out]), torch.inf)
         count = min(NEIGHBOURS, len(distance) - (leave_out is not None))
         nearest = distance.topk(count, largest=False)
         return nearest.indices, (-nearest.values).softmax(0)
@@ -183,12 +185,12 @@ def _grey(pictures: Tensor, level: int) -> Tensor:
 
 def _bytes(grey: Tensor) -> NDArray[np.uint8]:
     """[h, w] in 0..1 as the flow's 8-bit picture."""
-    return (grey * 255).round().clamp(0, 255).byte().cpu().numpy()
+    return (grey * 255).round().clamp(0, 255).byte().numpy()
 
 
 def _at(flow: NDArray[np.float32], place: Tensor, level: int) -> Tensor:
     """Flow [h, w, 2] at window places [V, 2]: [V, 2]; 0 near and beyond the window's edge."""
-    x, y = (place.cpu().numpy().astype(np.float32) / 2**level - 0.5).T
+    x, y = (place.numpy().astype(np.float32) / 2**level - 0.5).T
     found = cv2.remap(
         flow, x[:, None], y[:, None], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
     )[:, 0]

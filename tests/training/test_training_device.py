@@ -39,9 +39,7 @@ class _Fabric:
 
     def setup(self, network: nn.Module, optimiser: Any) -> tuple[nn.Module, Any]:
         before = list(network.parameters())
-        network.to(
-            self.device
-        )  # to the stand-in it goes with new parameters, to a card with its own
+        network.to(self.device)  # the stand-in makes new parameters
         now = {id(a): b for a, b in zip(before, network.parameters(), strict=True)}
         for group in optimiser.param_groups:
             group["params"] = [now[id(parameter)] for parameter in group["params"]]
