@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
-import numpy as np
 from torch import Tensor, nn
 
 from dubbing.training.options import GeometryTrainOptions, RendererTrainOptions
@@ -40,14 +37,3 @@ def average_gradients(fabric: Fabric, network: nn.Module) -> None:
     for parameter in network.parameters():
         if parameter.grad is not None:
             parameter.grad = cast(Tensor, fabric.all_reduce(parameter.grad, reduce_op="mean"))
-
-
-def save_arrays(path: Path, **arrays: Any) -> None:
-    """Write an .npz that appears complete or not at all, whoever else writes the same one."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with partial.open("wb") as file:
-            np.savez(file, **arrays)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)

@@ -35,9 +35,9 @@ from dubbing.training.care import (
     care_summary,
     look_after,
 )
-from dubbing.training.devices import save_arrays
 from dubbing.training.options import PrepareOptions
 from dubbing.training.speakers import load_speakers
+from dubbing.training.whole_file import save_arrays, whole_file
 
 log = logging.getLogger(__name__)
 
@@ -74,9 +74,8 @@ class PreparedClip:
 
     def save(self, path: Path) -> None:
         """Write a `<name>.json`; it appears complete or not at all."""
-        partial = path.with_name(f".{path.name}.tmp")
-        partial.write_text(json.dumps(asdict(self)))
-        partial.replace(path)
+        with whole_file(path) as partial:
+            partial.write_text(json.dumps(asdict(self)))
 
 
 def clip_names(videos: Sequence[Path], folder: Path) -> list[str]:

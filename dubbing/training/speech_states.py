@@ -19,8 +19,8 @@ from dubbing.models.speech_encoder import SpeechEncoder
 from dubbing.speech.features import BATCH, FEATURE_RATE, HOP_S, WINDOW_S, cut_window
 from dubbing.speech.hubert import HubertFeatures
 from dubbing.speech.mel import log_mel
-from dubbing.training.devices import save_arrays
 from dubbing.training.disturb import disturbed
+from dubbing.training.whole_file import save_arrays, whole_file
 
 VARIANTS = 4  # the recording itself and three disturbed ones
 LENGTH = round(WINDOW_S * FEATURE_RATE)  # 50-Hz frames of a window
@@ -129,9 +129,8 @@ def speech_states(
             stretches.append(stretch)
             counts.append(total)
         cache.mkdir(parents=True, exist_ok=True)
-        partial = rows.with_name(f".{rows.name}.tmp.npy")
-        np.save(partial, torch.cat(windows).numpy())
-        partial.replace(rows)
+        with whole_file(rows) as partial, partial.open("wb") as file:
+            np.save(file, torch.cat(windows).numpy())
         save_arrays(
             facts,
             first=torch.cat(first).numpy(),

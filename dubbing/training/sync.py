@@ -41,6 +41,7 @@ from dubbing.training.sync_data import (
 )
 from dubbing.training.sync_objective import SyncObjective
 from dubbing.training.sync_views import MotionView, PictureView, View, disturb_sound, wrong_sizes
+from dubbing.training.whole_file import whole_file
 from dubbing.weights import load_morphable, load_speech_encoder, save_network
 
 log = logging.getLogger(__name__)
@@ -197,15 +198,14 @@ class Course:
         log.info("%s %s", self.name, " ".join(f"{k}={v:.4g}" for k, v in row.items()))
 
     def _save(self) -> None:
-        partial = self.path.with_name(f".{self.path.name}.tmp")
         state = {
             "objective": self.objective.state_dict(),
             "average": self.average.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "step": self.step,
         }
-        torch.save(state, partial)
-        partial.replace(self.path)
+        with whole_file(self.path) as partial:
+            torch.save(state, partial)
 
     def _load(self) -> None:
         state = torch.load(self.path, weights_only=True)

@@ -20,10 +20,10 @@ from dubbing.speech.features import FEATURE_RATE, to_rate
 from dubbing.speech.mel import SAMPLE_RATE
 from dubbing.sync import feature_times
 from dubbing.training.clips import at_rate, fitted, load_speech_samples
-from dubbing.training.devices import save_arrays
 from dubbing.training.geometry_data import joined_windows
 from dubbing.training.mouth_pictures import mouth_pictures
 from dubbing.training.speech_states import own_features, speech_states
+from dubbing.training.whole_file import save_arrays
 
 log = logging.getLogger(__name__)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -209,6 +210,26 @@ def test_speech_states_are_computed_once(tmp_path: Path) -> None:
     assert torch.equal(again.windows, first.windows)
     assert torch.equal(again.first, first.first)
     assert torch.equal(again.stretch, first.stretch)
+
+
+def test_two_writers_of_the_same_states_do_not_meet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second process writes the whole entry while the first is in the midst of its own."""
+    sound = torch.randn(160000)
+    save = np.save
+    others: list[Any] = []
+
+    def interrupted(*given: Any, **named: Any) -> None:
+        save(*given, **named)
+        if not others:
+            others.append("being written")
+            others.append(speech_states(extract_clock, sound, tmp_path, "a", seed=1))
+
+    monkeypatch.setattr(np, "save", interrupted)
+    ours = speech_states(extract_clock, sound, tmp_path, "a", seed=1)
+    assert torch.equal(ours.windows, others[1].windows)
+    assert {p.name for p in tmp_path.iterdir()} == {"a.states.npz", "a.windows.npy"}
 
 
 def test_windows_join_to_one_track() -> None:

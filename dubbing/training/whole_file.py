@@ -1,0 +1,32 @@
+"""Files that appear complete or not at all, whichever processes write the same one."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+@contextmanager
+def whole_file(path: Path) -> Iterator[Path]:
+    """A path of the writer's own to write to; at the end of the block it becomes `path`.
+
+    The processes of a run on several devices fill one cache: two that write the same entry at
+    once each write their own file, and the later one's replaces the earlier one's.
+    """
+    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    try:
+        yield partial
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def save_arrays(path: Path, **arrays: Any) -> None:
+    """Write an .npz by `whole_file`."""
+    with whole_file(path) as partial, partial.open("wb") as file:
+        np.savez(file, **arrays)
