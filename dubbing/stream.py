@@ -30,6 +30,7 @@ from dubbing.shot_sessions import ShotSessions
 from dubbing.tail import AFTER_SPEECH
 
 AHEAD = N_FACE // 2  # frames decoded ahead: the face references are centred on the frame
+EARLY = 1  # further ones, which are registered beside the drawing of the frame
 CHUNK = 50  # frames of an in-memory stream that are fitted together
 
 
@@ -99,11 +100,12 @@ class DubbedFrames:
         self.shots = shots
         self.session, self.lower, self.motion = session, lower, motion
         self.speaker, self.weights = speaker, weights
+        self._drawn: tuple[int, RenderSession] | None = None  # track and renderer of the last frame
 
     def run(
         self, frames: Iterable[StreamFrame], start: int = 0, stop: int | None = None
     ) -> Iterator[DoneFrame]:
-        """Finished frames in the order of `frames`; at most N_FACE are held.
+        """Finished frames in the order of `frames`; at most N_FACE + EARLY are held.
 
         Frames whose number lies outside `start` ... `stop - 1` serve as references only: with
         AHEAD of them on either side, a piece comes out as it does within the whole.
@@ -116,8 +118,11 @@ class DubbedFrames:
             return number >= start and (stop is None or number < stop)
 
         for frame in frames:
-            waiting.append((frame, self._picture(frame.source)))
-            if len(waiting) - current > AHEAD:
+            picture = self._picture(frame.source)
+            waiting.append((frame, picture))
+            if picture is not None and frame.share > 0:
+                self._expect(frame.source, picture)
+            if len(waiting) - current > AHEAD + EARLY:
                 if wanted():
                     yield self._finish(waiting, current)
                 current += 1
@@ -141,6 +146,12 @@ class DubbedFrames:
         pixels = source.rgb_region(x, y, width, height)
         return FacePicture(pixels, (x, y), self.speaker.fit.beta[row], pose)
 
+    def _expect(self, source: Picture, picture: FacePicture) -> None:
+        """Let the last frame's renderer begin with a reference of the frames to come, unless these
+        belong to another shot."""
+        if self._drawn is not None and self.speaker.part[source.index] == self._drawn[0]:
+            self._drawn[1].expect(source.index, picture)
+
     def _finish(
         self, waiting: deque[tuple[StreamFrame, FacePicture | None]], current: int
     ) -> DoneFrame:
@@ -163,6 +174,7 @@ class DubbedFrames:
         moved = merged_vertices(self.session.model, beta, self.lower, lower)
         track = self.speaker.part[source.index]
         session = self.session if self.shots is None else self.shots.of(track)
+        self._drawn = track, session
         patch = session.render(
             source.index,
             picture,
@@ -181,7 +193,8 @@ class DubbedFrames:
         """Poses [count, 6] of the head at the moments of `Motion.around` a frame, taken from the
         source frames there as if these lay evenly; where none is known, the frame's own."""
         own = waiting[current][0]
-        first, last = waiting[max(current - AHEAD, 0)][0], waiting[-1][0]
+        first = waiting[max(current - AHEAD, 0)][0]
+        last = waiting[min(current + AHEAD, len(waiting) - 1)][0]
         rate = (last.source.index - first.source.index) / max(last.time - first.time, 1e-6)
         speaker, here = self.speaker, own.source.index
         rows = []

@@ -11,6 +11,9 @@ optical flow, and the mesh follows the flow.
 from __future__ import annotations
 
 import dataclasses
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import cv2
 import numpy as np
@@ -35,7 +38,10 @@ LIMIT = 8.0  # window pixels: farther off the tracker was wrong, not unsure
 MARGIN = 2.0  # window pixels from the window's edge, beyond which nothing is seen
 TURN_WEIGHT, SHAPE_WEIGHT = 16.0, 4.0  # of a radian and of an expression difference (VERTEX_SCALE)
 STEADY = 1.0  # window pixels between a frame and those around it: more is a movement, no tremble
+THREADS = 2  # that a bank agrees with: torch's small operations keep more from running at once
 UNMOVED = 1.5  # window pixels: geometry that moves farther leaves its frame's own residual behind
+
+_OF_THREAD = threading.local()
 
 
 def shifted(states: FaceStates, offset: Tensor) -> FaceStates:
@@ -63,7 +69,6 @@ class Registration:
         self, mesh: RenderMesh, pictures: Tensor, states: FaceStates, known: Tensor | None = None
     ):
         self.mesh = mesh
-        self._flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
         self._tracked = states
         self._levels = {level: _grey(pictures, level) for level in LEVELS}
         if known is not None:
@@ -72,10 +77,9 @@ class Registration:
         self.offset = states.vertices.new_zeros(len(pictures), states.vertices.shape[1], 2)
         for round_ in range(ROUNDS if len(pictures) > 1 else 0):
             levels = LEVELS if round_ == 0 else LEVELS[-1:]
-            found = [
-                self._found(pictures[[k]], states[[k]], levels, self.offset[k], leave_out=k)
-                for k in range(len(pictures))
-            ]
+            find = partial(self._own, pictures, levels)
+            with ThreadPoolExecutor(THREADS, "bank") as pool:
+                found = list(pool.map(find, range(len(pictures))))
             step = torch.stack(found) - self.offset
             offset = self.offset + DAMPING * step
             self.offset = offset - offset.mean(0)
@@ -93,6 +97,10 @@ class Registration:
         start = self.offset.new_zeros(self.offset.shape[1:])
         return self._found(picture, states, LEVELS, start)
 
+    def _own(self, pictures: Tensor, levels: tuple[int, ...], k: int) -> Tensor:
+        """Offsets [V + R, 2] of picture `k` of the bank, as the others see it."""
+        return self._found(pictures[[k]], self._tracked[[k]], levels, self.offset[k], leave_out=k)
+
     def _found(
         self, picture: Tensor, states: FaceStates, levels: tuple[int, ...], start: Tensor,
         leave_out: int | None = None,
@@ -107,7 +115,7 @@ class Registration:
             predicted = self._predicted(moved, bank, self._levels[level][chosen], weight, level)
             shown = torch.where(predicted < 0, seen, predicted)
             still = np.zeros((*seen.shape, 2), np.float32)
-            flow = self._flow.calc(_bytes(shown), _bytes(seen), still)
+            flow = _dense_flow().calc(_bytes(shown), _bytes(seen), still)
             flow = cv2.GaussianBlur(flow, (0, 0), SMOOTHING / 2**level) * 2**level
             offset = offset + _at(flow, moved.in_window()[0, :, :2], level)
         return offset.clamp(-LIMIT, LIMIT)
@@ -175,6 +183,14 @@ def carried(
     own = torch.exp(-((moved / UNMOVED) ** 2))[:, None]
     kept: Tensor = affine + (offset - affine) * own
     return kept
+
+
+def _dense_flow() -> cv2.DISOpticalFlow:
+    """The flow of this thread: one has buffers of its own and serves one thread at a time."""
+    if not hasattr(_OF_THREAD, "flow"):
+        _OF_THREAD.flow = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
+    flow: cv2.DISOpticalFlow = _OF_THREAD.flow
+    return flow
 
 
 def _grey(pictures: Tensor, level: int) -> Tensor:

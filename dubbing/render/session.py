@@ -11,6 +11,7 @@ picture, and on telling the CPU what it found. A frame's geometry goes there in 
 from __future__ import annotations
 
 from collections import OrderedDict
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -62,9 +63,12 @@ from dubbing.render.smooth import smoothed
 MAX_LIPS = 8  # references of the bank that a frame's attention reads: those deformed most like it
 APART = 0.7  # logit per frame of distance: of face references that fit alike the nearest in time
 # is preferred, whose light and pose are the frame's own
+MAX_EXPECTED = 4  # face references that are registered ahead of the frames that use them
 MAX_APART = 3  # frames, from where on, and for the bank, time makes no more difference
 AROUND = 3  # frames, from where on a frame no more helps to tell where the head is
 MIN_ALPHA = 1 / 512  # below half a code value a blend shows nothing
+
+Placed = tuple[FaceStates, Tensor, Tensor]  # of a picture: geometry, window, offsets
 
 
 @dataclass(frozen=True)
@@ -105,6 +109,8 @@ class RenderSession:
         self.repairs = renderer.decoder.changes_something()
         self.ablation = ablation
         self._cache: OrderedDict[int, Reference] = OrderedDict()
+        self._placing: OrderedDict[int, Future[Placed]] = OrderedDict()
+        self._ahead = ThreadPoolExecutor(1, "registration")
         tracked = [self._tracked(picture) for picture in lip_references]
         windows = [
             window_of(picture, states)
@@ -192,6 +198,15 @@ class RenderSession:
     def forget(self) -> None:
         """Drop the encoded face references: their keys will be given to other frames."""
         self._cache.clear()
+        self._placing.clear()
+
+    def expect(self, key: int, picture: FacePicture) -> None:
+        """Begin to register a face reference of the frames to come, beside the drawing of the
+        frames before them; the pictures stay the same. What is not used after all is forgotten."""
+        if key not in self._cache and key not in self._placing:
+            self._placing[key] = self._ahead.submit(self._placed, picture)
+        while len(self._placing) > MAX_EXPECTED:
+            self._placing.popitem(last=False)
 
     def _fast(self) -> torch.autocast:
         return torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None)
@@ -225,13 +240,18 @@ class RenderSession:
 
     def _reference(self, key: int, picture: FacePicture) -> Reference:
         if key not in self._cache:
-            states = self._tracked(picture)
-            window = window_of(picture, states)
-            offset = self._registered(picture, states, window)
+            known = self._placing.pop(key, None)
+            placed = self._placed(picture) if known is None else known.result()
             # without a repair nobody reads the latents
-            self._cache[key] = self._encode(picture, states, window, offset, self.repairs)
+            self._cache[key] = self._encode(picture, *placed, latents=self.repairs)
         self._cache.move_to_end(key)
         return self._cache[key]
+
+    def _placed(self, picture: FacePicture) -> Placed:
+        """A picture's tracked geometry, its window and its registration; all on the CPU."""
+        states = self._tracked(picture)
+        window = window_of(picture, states)
+        return states, window, self._registered(picture, states, window)
 
     def register(self, picture: FacePicture) -> Tensor:
         """Offsets [V + R, 2] of a frame's mesh in window pixels, see `Registration.register`."""

@@ -6,12 +6,14 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from dataclasses import fields, replace
 from fractions import Fraction
 from pathlib import Path
 
 import av
 import pytest
+import torch
 from engine_samples import FRAMES, write_speech
 
 from dubbing.analysis import easing
@@ -35,6 +37,7 @@ from dubbing.media.timeline import iter_plan
 from dubbing.options import DubOptions
 from dubbing.persona import Persona
 from dubbing.progress import ProgressCallback, ProgressEvent
+from dubbing.render.registration import Registration
 from dubbing.report import DubReport
 from dubbing.stream import DubbedFrames, StreamFrame
 
@@ -115,6 +118,13 @@ def test_segments_show_what_one_pass_shows(
     dubber: Dubber, clip: Path, persona: Persona, tmp_path: Path
 ) -> None:
     """Bit by bit before encoding: over ping-pong, face gaps and every seam, in any order."""
+    threads = []
+    register = Registration.register
+
+    def noted(self: Registration, *given: torch.Tensor) -> torch.Tensor:
+        threads.append(threading.current_thread() is threading.main_thread())
+        return register(self, *given)
+
     longer = write_speech(tmp_path / "longer.flac", 1.4)
     lossless = DubOptions(codec="ffv1", segment_seconds=0.25)
     output = tmp_path / "o.mkv"
@@ -130,9 +140,13 @@ def test_segments_show_what_one_pass_shows(
             StreamFrame(f.number, f.source, float(f.time))
             for f in iter_plan(job.open_video(), job.plan)
         )
-        expected = [
-            [plane_view(done.frame, k).tobytes() for k in range(3)] for done in at_once.run(planned)
-        ]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Registration, "register", noted)
+            expected = [
+                [plane_view(done.frame, k).tobytes() for k in range(3)]
+                for done in at_once.run(planned)
+            ]
+        assert threads.count(False) > threads.count(True)  # ahead, beside the drawing
         with SegmentRenderer(dubber, job) as renderer:
             for number in reversed(job.missing()):
                 renderer.render(number)

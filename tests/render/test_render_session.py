@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from dataclasses import replace
 
 import numpy as np
@@ -21,7 +22,7 @@ from dubbing.render.mouths import Moments
 from dubbing.render.pictures import FacePicture, registered_bank
 from dubbing.render.registration import Registration
 from dubbing.render.scene import face_windows
-from dubbing.render.session import Patch, RenderSession
+from dubbing.render.session import MAX_EXPECTED, Patch, RenderSession
 from dubbing.render.teeth import teeth_shares, with_teeth
 from dubbing.render.window import window_rect
 
@@ -135,6 +136,46 @@ def test_a_frame_does_not_depend_on_what_was_rendered_before(
     after = rendered(session, mesh, target)
     assert np.array_equal(alone.rgb, after.rgb)
     assert np.array_equal(alone.alpha, after.alpha)
+
+
+def test_what_is_expected_is_registered_beside_the_drawing(
+    session: RenderSession, mesh: RenderMesh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = torch.tensor([0.5, 0.0, 0.0])
+    session.forget()
+    alone = rendered(session, mesh, target)
+    session.forget()
+    threads = []
+    register = Registration.register
+
+    def noted(self: Registration, *given: Tensor) -> Tensor:
+        threads.append(threading.current_thread() is threading.main_thread())
+        return register(self, *given)
+
+    monkeypatch.setattr(Registration, "register", noted)
+    for key in (20, 21, 22, 22):
+        session.expect(key, shown(mesh, torch.zeros(3), pose_of(key)))
+    after = rendered(session, mesh, target)
+    assert sorted(threads) == [False] * 3 + [True] * 2  # 18 and 19 came unexpected
+    assert np.array_equal(alone.rgb, after.rgb)
+    assert np.array_equal(alone.alpha, after.alpha)
+
+
+def test_what_was_expected_in_vain_is_not_kept(session: RenderSession, mesh: RenderMesh) -> None:
+    session.forget()
+    picture = shown(mesh, torch.zeros(3), pose_of(20))
+    for key in range(30, 30 + 3 * MAX_EXPECTED):
+        session.expect(key, picture)
+    assert list(session._placing) == list(range(30 + 2 * MAX_EXPECTED, 30 + 3 * MAX_EXPECTED))
+    session.forget()
+    assert not session._placing
+
+
+def test_a_bank_agrees_on_the_same_with_any_number_of_threads(
+    session: RenderSession, mesh: RenderMesh, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dubbing.render.registration.THREADS", 1)
+    assert torch.equal(started(mesh).registration.offset, session.registration.offset)
 
 
 def test_a_known_registration_is_used(session: RenderSession, mesh: RenderMesh) -> None:
