@@ -38,8 +38,8 @@ LIMIT = 8.0  # window pixels: farther off the tracker was wrong, not unsure
 MARGIN = 2.0  # window pixels from the window's edge, beyond which nothing is seen
 TURN_WEIGHT, SHAPE_WEIGHT = 16.0, 4.0  # of a radian and of an expression difference (VERTEX_SCALE)
 STEADY = 1.0  # window pixels between a frame and those around it: more is a movement, no tremble
-THREADS = 2  # that a bank agrees with: torch's small operations keep more from running at once
 UNMOVED = 1.5  # window pixels: geometry that moves farther leaves its frame's own residual behind
+THREADS = 2  # of a bank's agreement: a third would wait for the others' small operations
 
 _OF_THREAD = threading.local()
 
