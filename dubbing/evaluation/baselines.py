@@ -142,3 +142,6 @@ class WarpSession(RenderSession):
 
     def forget(self) -> None:
         """Nothing is kept."""
+
+    def expect(self, key: int, picture: FacePicture) -> None:
+        """No face reference is read."""
