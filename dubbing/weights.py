@@ -7,7 +7,6 @@ Loading needs no guess, because every file says what it is; nothing is unpickled
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -34,6 +33,7 @@ from dubbing.tensor_file import (
     read_tensor_file,
     within,
 )
+from dubbing.whole_file import whole_file
 
 MORPHABLE, SPEECH, GEOMETRY, RENDERER = "morphable", "speech_encoder", "geometry", "renderer"
 STYLE_METRIC = "style_metric"
@@ -64,13 +64,9 @@ def save_checkpoint(
     """Write one part; the file appears complete or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     metadata = {"format": FORMAT, "kind": kind, "config": json.dumps(dict(config))}
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     data = save({k: v.detach().cpu().contiguous() for k, v in state.items()}, metadata)
-    try:
-        temporary.write_bytes(data)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with whole_file(path) as partial:
+        partial.write_bytes(data)
 
 
 def load_checkpoint(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -17,7 +17,7 @@ from dubbing.geometry.fit import FaceFit, fit_track, rigid_weights
 from dubbing.geometry.morphable import MorphableModel
 from dubbing.geometry.pose import align, remove_pose, yaw_pitch_roll
 from dubbing.geometry.topology import RIGID
-from dubbing.training.whole_file import save_arrays
+from dubbing.whole_file import save_arrays
 
 log = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from torch import Tensor
 from dubbing.errors import InputNotFound
 from dubbing.evaluation.mouth_crops import cut_mouth, mouth_places, nearest_frames
 from dubbing.training.prepare import CROP_SIZE
-from dubbing.training.whole_file import save_arrays
+from dubbing.whole_file import save_arrays
 
 
 def mouth_pictures(folder: Path, cache: Path, name: str) -> tuple[Tensor, Tensor] | None:

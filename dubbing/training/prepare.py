@@ -37,7 +37,7 @@ from dubbing.training.care import (
 )
 from dubbing.training.options import PrepareOptions
 from dubbing.training.speakers import load_speakers
-from dubbing.training.whole_file import save_arrays, whole_file
+from dubbing.whole_file import save_arrays, whole_file
 
 log = logging.getLogger(__name__)
 

@@ -21,7 +21,7 @@ from dubbing.render.references import inference_lip_references
 from dubbing.render.registration import Registration, shifted
 from dubbing.render.scene import WINDOW, FaceStates, face_states, face_windows
 from dubbing.training.clips import FittedClip
-from dubbing.training.whole_file import save_arrays
+from dubbing.whole_file import save_arrays
 
 log = logging.getLogger(__name__)
 

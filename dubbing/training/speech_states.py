@@ -20,7 +20,7 @@ from dubbing.speech.features import BATCH, FEATURE_RATE, HOP_S, WINDOW_S, cut_wi
 from dubbing.speech.hubert import HubertFeatures
 from dubbing.speech.mel import log_mel
 from dubbing.training.disturb import disturbed
-from dubbing.training.whole_file import save_arrays, whole_file
+from dubbing.whole_file import save_arrays, whole_file
 
 VARIANTS = 4  # the recording itself and three disturbed ones
 LENGTH = round(WINDOW_S * FEATURE_RATE)  # 50-Hz frames of a window

@@ -41,8 +41,8 @@ from dubbing.training.sync_data import (
 )
 from dubbing.training.sync_objective import SyncObjective
 from dubbing.training.sync_views import MotionView, PictureView, View, disturb_sound, wrong_sizes
-from dubbing.training.whole_file import whole_file
 from dubbing.weights import load_morphable, load_speech_encoder, save_network
+from dubbing.whole_file import whole_file
 
 log = logging.getLogger(__name__)
 

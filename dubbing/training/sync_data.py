@@ -23,7 +23,7 @@ from dubbing.training.clips import at_rate, fitted, load_speech_samples
 from dubbing.training.geometry_data import joined_windows
 from dubbing.training.mouth_pictures import mouth_pictures
 from dubbing.training.speech_states import own_features, speech_states
-from dubbing.training.whole_file import save_arrays
+from dubbing.whole_file import save_arrays
 
 log = logging.getLogger(__name__)
 
