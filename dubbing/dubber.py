@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import logging
-import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from fractions import Fraction
 from importlib.metadata import version
 from pathlib import Path
@@ -16,75 +14,33 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dubbing.analysis import (
-    KnownFaces,
-)
-from dubbing.errors import OptionInvalid
+from dubbing.device import choose_device
 from dubbing.inspection import Inspection, inspection_of
-from dubbing.job.description import JobDescription, library_versions
-from dubbing.job.findings import Findings, save_motion
 from dubbing.job.finishing import finish_job, finished_report
-from dubbing.job.folder import JobFolder, clean_state, held_state, state_path
-from dubbing.job.inputs import InputFile
-from dubbing.job.job import SPEECH_OF, Job, resumed_job
+from dubbing.job.folder import JobFolder, clean_state, state_path
+from dubbing.job.job import Job
+from dubbing.job.planning import JobPlanner, Request
 from dubbing.job.rendering import SegmentRenderer
 from dubbing.job.shared_faces import SharedFaces
 from dubbing.learning import SpeakerLearner
-from dubbing.media.audio import audio_duration, check_speech, load_speech
-from dubbing.media.containers import check_video_codec
-from dubbing.media.encoders import check_encoder, video_encoder
+from dubbing.media.audio import check_speech
 from dubbing.media.hardware import check_decoder
-from dubbing.media.mixing import mix_speech
-from dubbing.media.output import check_output
-from dubbing.media.probe import require_audio, require_video
 from dubbing.media.reader import VideoReader
-from dubbing.media.timeline import OutputPlan, plan_output
 from dubbing.models.geometry_net import HUBERT, GeometryNet
 from dubbing.motion import Motion, drive
-from dubbing.options import DubOptions, check_device_name, to_dict
+from dubbing.options import DubOptions
 from dubbing.persona import Persona
 from dubbing.progress import ProgressCallback, StageProgress
 from dubbing.render.mesh import RenderMesh
 from dubbing.render.pictures import FacePicture
 from dubbing.render.session import RenderSession
-from dubbing.report import DubReport, StageTime
-from dubbing.speaker_choice import SpeakerChoice
+from dubbing.report import DubReport
 from dubbing.speech.features import SpeechFeatureExtractor, SpeechFeatures
 from dubbing.speech.hubert import load_hubert
 from dubbing.stream import dub_stream
 from dubbing.weights import EngineWeights, load_engine
 
-log = logging.getLogger(__name__)
-
 PRODUCT = "persona-dub"
-
-
-def choose_device(name: str) -> torch.device:
-    """The device for "auto", "cpu" or "cuda".
-
-    Raises:
-        OptionInvalid: an unknown name, or CUDA where there is none.
-    """
-    check_device_name(name)
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise OptionInvalid("no CUDA device is usable here", hint="use --device cpu")
-    return torch.device(name)
-
-
-class _Clock:
-    """Wall-clock seconds and units per stage."""
-
-    def __init__(self) -> None:
-        self.stages: list[StageTime] = []
-
-    @contextmanager
-    def stage(self, name: str, units: list[int]) -> Iterator[None]:
-        """Time a block; `units[0]` is read at its end."""
-        start = time.perf_counter()
-        yield
-        self.stages.append(StageTime(name, time.perf_counter() - start, units[0]))
 
 
 class Dubber:
@@ -209,7 +165,7 @@ class Dubber:
     def _dub(
         self,
         video: str | Path,
-        audio: str | Path | dict[str, str | Path],
+        audio: str | Path | Mapping[str, str | Path],
         output: str | Path,
         options: DubOptions | None,
         persona: Persona | None,
@@ -217,25 +173,25 @@ class Dubber:
         sound: str | Path | None = None,
     ) -> DubReport:
         options = options or DubOptions()
-        finished = self._finished(video, audio, output, options, persona, sound)
+        request = Request.of(video, audio, sound, options, persona)
+        finished = self._finished(request, output)
         if finished is not None:
             return finished
-        with self.plan(video, audio, output, options, persona, progress, sound) as job:
+        with JobPlanner(self).plan(request, output, progress) as job:
             self.render(job, progress)
             return self.finish(job, options, progress)
 
-    @contextmanager
     def plan(
         self,
         video: str | Path,
-        audio: str | Path | dict[str, str | Path],
+        audio: str | Path | Mapping[str, str | Path],
         output: str | Path,
         options: DubOptions | None = None,
         persona: Persona | None = None,
         progress: ProgressCallback | None = None,
         sound: str | Path | None = None,
         faces: Path | None = None,
-    ) -> Iterator[Job]:
+    ) -> AbstractContextManager[Job]:
         """Everything before the first frame is rendered, done or found done by an earlier run.
 
         While the block runs the output is locked against other runs, and workers may render the
@@ -248,45 +204,8 @@ class Dubber:
         Raises:
             DubbingError: as `dub`.
         """
-        options = options or DubOptions()
-        started = time.perf_counter()
-        speeches = audio if isinstance(audio, dict) else {}
-        files = [*speeches.values()] if isinstance(audio, dict) else [audio]
-        files += [sound] if sound is not None else []
-        if isinstance(audio, dict):
-            _check_speeches(audio, options)
-        target = check_output(output, [video, *files], options.overwrite)
-        require_video(video, options.limits)
-        for file in files:
-            require_audio(file, options.limits)
-        check_video_codec(target, str(video_encoder(options.codec).canonical_name))
-        check_encoder(options.codec)
-        check_decoder(options.decoder)
-        with held_state(target, resume=options.resume, clean=options.clean) as folder:
-            if not isinstance(audio, dict):
-                heard: str | Path = audio
-            elif sound is not None:
-                heard = sound
-            else:
-                heard = folder.sound
-                if not heard.is_file():
-                    gain = mix_speech(list(audio.values()), heard, options.limits)
-                    log.info("%d speeches mixed at a gain of %.3f", len(audio), gain)
-            if folder.planned:
-                described = self._describe(video, heard, options, persona, speeches)
-                yield resumed_job(folder, target, described, started)
-                return
-            for file in speeches.values() or (heard,):
-                check_speech(load_speech(file, options.limits), file)
-            described = self._describe(video, heard, options, persona, speeches)
-            known = SharedFaces.load(faces, described) if faces is not None else None
-            if speeches:
-                findings = self._analyse_several(folder, described, progress, known)
-            else:
-                findings = self._analyse(folder, described, persona, progress, known)
-            described.check_inputs()
-            folder.save_job(described)
-            yield Job(folder, target, described, findings, started=started)
+        request = Request.of(video, audio, sound, options or DubOptions(), persona)
+        return JobPlanner(self).plan(request, output, progress, faces)
 
     def share_faces(
         self, video: str | Path, folder: str | Path, options: DubOptions | None = None
@@ -300,8 +219,8 @@ class Dubber:
             DubbingError: see `SharedFaces.begin`.
         """
         options = dataclasses.replace(options or DubOptions(), style=None)
-        described = self._describe(video, None, options, None, {})
-        return SharedFaces.begin(Path(folder), described)
+        request = Request(video, None, {}, None, options, None)
+        return SharedFaces.begin(Path(folder), JobPlanner(self).describe(request, None))
 
     def render(self, job: Job, progress: ProgressCallback | None = None) -> None:
         """Render every segment of `job` that is missing, one after another.
@@ -343,22 +262,12 @@ class Dubber:
             report.save(options.report)
         return report
 
-    def _finished(
-        self,
-        video: str | Path,
-        audio: str | Path | dict[str, str | Path],
-        output: str | Path,
-        options: DubOptions,
-        persona: Persona | None,
-        sound: str | Path | None,
-    ) -> DubReport | None:
+    def _finished(self, request: Request, output: str | Path) -> DubReport | None:
         """The report of this very job, where an earlier run was stopped after its last step."""
-        folder = JobFolder(state_path(output))
+        options, folder = request.options, JobFolder(state_path(output))
         if not (options.resume and folder.report.is_file()):
             return None
-        speeches = audio if isinstance(audio, dict) else {}
-        heard = sound if isinstance(audio, dict) else audio
-        described = self._describe(video, heard, options, persona, speeches)
+        described = JobPlanner(self).describe(request, request.heard)
         report = finished_report(folder, Path(output).absolute(), described)
         if report is None:
             return None
@@ -366,113 +275,6 @@ class Dubber:
         if options.report is not None:
             report.save(options.report)
         return report
-
-    def _describe(
-        self,
-        video: str | Path,
-        audio: str | Path | None,
-        options: DubOptions,
-        persona: Persona | None,
-        speeches: Mapping[str, str | Path],
-    ) -> JobDescription:
-        files = [("video", video)] + ([("audio", audio)] if audio is not None else [])
-        files += [(SPEECH_OF + who, path) for who, path in speeches.items()]
-        files += [("style", options.style)] if options.style is not None else []
-        return JobDescription(
-            inputs=tuple(InputFile.read(role, path) for role, path in files),
-            options=to_dict(options),
-            persona=persona.sha256 if persona else "",
-            weights=self.weights.digests,
-            device=str(self.device),
-            engine=self.version,
-            libraries=library_versions(),
-        )
-
-    def _analyse(
-        self,
-        folder: JobFolder,
-        described: JobDescription,
-        persona: Persona | None,
-        progress: ProgressCallback | None,
-        known: KnownFaces | None,
-    ) -> Findings:
-        """Persona, tracks and motion of a new job, saved in its folder."""
-        options = described.dub_options
-        clock = _Clock()
-        video, audio = (item.path for item in described.inputs[:2])
-        with VideoReader(video, limits=options.limits, decoder=options.decoder) as reader:
-            units = [0]
-            with clock.stage("analyse and fit", units):
-                persona, speaker, faces = self.learner.locate(
-                    reader, options, persona, progress, known
-                )
-                units[0] = reader.index.count
-            index = reader.index
-        length = audio_duration(audio, options.limits)
-        plan = plan_output(index.times, index.duration, length, options.length)  # type: ignore[arg-type]
-        samples = load_speech(audio, options.limits)
-        motion = self._motion(samples, plan, persona, options, progress, clock)
-        findings = Findings(index, speaker, faces, length, clock.stages)
-        persona.save(folder.persona)
-        save_motion(motion, folder.motion)
-        findings.save(folder.findings)
-        return findings
-
-    def _analyse_several(
-        self,
-        folder: JobFolder,
-        described: JobDescription,
-        progress: ProgressCallback | None,
-        known: KnownFaces | None,
-    ) -> Findings:
-        """The same for several speakers, the smallest face first."""
-        options, clock = described.dub_options, _Clock()
-        video, audio = (item.path for item in described.inputs[:2])
-        speeches = {
-            item.role.removeprefix(SPEECH_OF): item.path
-            for item in described.inputs
-            if SPEECH_OF in item.role
-        }
-        with VideoReader(video, limits=options.limits, decoder=options.decoder) as reader:
-            units = [0]
-            with clock.stage("analyse and fit", units):
-                learned, facts = self.learner.learn_several(
-                    reader, list(speeches), options, progress, known
-                )
-                units[0] = reader.index.count
-            index = reader.index
-        length = audio_duration(audio, options.limits)
-        plan = plan_output(index.times, index.duration, length, options.length)  # type: ignore[arg-type]
-        for number, speaker in enumerate(learned):
-            samples = load_speech(speeches[speaker.name], options.limits)
-            motion = self._motion(samples, plan, speaker.persona, options, progress, clock)
-            places = folder.voice(number)
-            speaker.persona.save(places[0])
-            save_motion(motion, places[2])
-        each = [Findings(index, s.track, facts, length, clock.stages) for s in learned]
-        for number, findings in enumerate(each):
-            findings.save(folder.voice(number)[1])
-        return each[0]
-
-    def _motion(
-        self,
-        samples: NDArray[np.float32],
-        plan: OutputPlan,
-        persona: Persona,
-        options: DubOptions,
-        progress: ProgressCallback | None,
-        clock: _Clock,
-    ) -> Motion:
-        """Stage 1 for the whole result."""
-        stage = StageProgress(progress, "geometry", plan.count)
-        units = [plan.count]
-        with clock.stage("speech and geometry", units):
-            motion = self.drive(
-                torch.from_numpy(samples), float(plan.duration), persona, options, progress
-            )
-        stage.advance(plan.count)
-        stage.finish()
-        return motion
 
     def drive(
         self,
@@ -547,15 +349,3 @@ class Dubber:
         duration = len(samples) / 16000 + 1.0
         motion = self.drive(torch.from_numpy(samples), duration, persona, options)
         yield from dub_stream(frames, self.session(persona), self.lower, motion, persona)
-
-
-def _check_speeches(speeches: Mapping[str, str | Path], options: DubOptions) -> None:
-    """Raises OptionInvalid where several speakers can't be dubbed so."""
-    if not speeches:
-        raise OptionInvalid("no speaker is given a speech", hint="--map SPEAKER=SPEECH")
-    for name in speeches:
-        SpeakerChoice.parse(name)
-    if options.adapt:
-        raise OptionInvalid(
-            "adapt learns from a sound that belongs to one speaker; it can't be used with several"
-        )

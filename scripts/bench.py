@@ -51,6 +51,7 @@ from dubbing.options import DubOptions
 from dubbing.persona import Persona
 from dubbing.persona_builder import build_persona
 from dubbing.progress import StageProgress
+from dubbing.render.painting import Painter
 from dubbing.render.registration import Registration
 from dubbing.render.session import RenderSession
 from dubbing.report import save_bytes
@@ -158,7 +159,7 @@ def measure_render(
     ]
     places += [
         (RenderSession, "_attend_face", NETWORK), (RenderSession, "_attend_lips", NETWORK),
-        (RenderSession, "_repair", NETWORK), (Renderer, "encode_textures", NETWORK),
+        (Painter, "_repair", NETWORK), (Renderer, "encode_textures", NETWORK),
         (Registration, "register", REGISTER), (RenderSession, "render", COMPOSE),
         (DecodedFrame, "rgb_region", COMPOSE), (DecodedFrame, "paste", COMPOSE),
     ]  # fmt: skip

@@ -89,15 +89,15 @@ def die_at_replace(name: str, before: bool = True) -> None:
 
 def die_while_mixing(output: Path) -> None:
     """Die with half of the mixed sound written."""
-    dubber: Any = import_module("dubbing.dubber")
-    work = dubber.mix_speech
+    planning: Any = import_module("dubbing.job.planning")
+    work = planning.mix_speech
 
     def hooked(paths: Any, sound: Path, limits: Any) -> None:
         work(paths, sound, limits)
         os.truncate(sound, sound.stat().st_size // 2)
         die()
 
-    dubber.mix_speech = hooked
+    planning.mix_speech = hooked
 
 
 def die_while_muxing(output: Path) -> None:

@@ -30,8 +30,9 @@ from dubbing.persona import Persona
 from dubbing.progress import ProgressCallback
 from dubbing.render.mesh import RenderMesh
 from dubbing.render.mouths import Moments
+from dubbing.render.painting import Patch
 from dubbing.render.pictures import FacePicture
-from dubbing.render.session import Patch, RenderSession
+from dubbing.render.session import RenderSession
 
 UNCHANGED, REST, WARP = "source unchanged", "rest pose", "mesh warp"
 LATE_S = 1.0  # seconds by which the picture of a self-dub is late in `UnchangedSystem`

@@ -27,9 +27,10 @@ from dubbing.geometry.morphable import MorphableModel
 from dubbing.motion import RATE, REACH
 from dubbing.persona import Persona
 from dubbing.render.mouths import Moments
+from dubbing.render.painting import Patch
 from dubbing.render.pictures import FacePicture
 from dubbing.render.scene import face_windows
-from dubbing.render.session import Patch, RenderSession
+from dubbing.render.session import RenderSession
 from dubbing.render.window import window_rect
 
 

@@ -5,6 +5,12 @@ from __future__ import annotations
 import torch
 
 
+def fast_convolutions(device: torch.device) -> torch.autocast:
+    """A block in which convolutions run in the device's `convolution_dtype`."""
+    dtype = convolution_dtype(device)
+    return torch.autocast(device.type, dtype, enabled=dtype is not None)
+
+
 def convolution_dtype(device: torch.device) -> torch.dtype | None:
     """float16 on CUDA; bfloat16 on a CPU that computes in it (twice as fast there); else None,
     which means float32.

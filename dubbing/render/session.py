@@ -12,12 +12,10 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor
 
 from dubbing.geometry.morphable import MorphableModel
@@ -26,35 +24,30 @@ from dubbing.models.renderer import (
     Correspondence,
     LipReferences,
     Renderer,
-    sample_pixels,
 )
 from dubbing.render.ablation import FULL, NoRegistration, RenderAblation
-from dubbing.render.compose import match_colour
-from dubbing.render.copying import PixelCopier, PixelGrid, Reference, Sources, sample
+from dubbing.render.copying import Reference, Sources
 from dubbing.render.mesh import RenderMesh
 from dubbing.render.mouths import Moments, MouthBank
+from dubbing.render.painting import Painter, Patch, Sketch
 from dubbing.render.pictures import (
     FacePicture,
     join_states,
     posed_states,
-    to_tensor,
     tracked_states,
     window_of,
 )
-from dubbing.render.precision import convolution_dtype
+from dubbing.render.precision import fast_convolutions
 from dubbing.render.registration import Registration, carried, shifted
 from dubbing.render.scene import (
     LIP_WINDOW,
-    WINDOW,
     FaceStates,
     TargetMaps,
     correspond,
     cut,
     lip_corner,
-    mouth_latent,
     needed_mask,
     part_of_match,
-    put,
     reference_maps,
     target_maps,
 )
@@ -66,21 +59,9 @@ APART = 0.7  # logit per frame of distance: of face references that fit alike th
 MAX_APART = 3  # frames, from where on, and for the bank, time makes no more difference
 AROUND = 3  # frames, from where on a frame no more helps to tell where the head is
 MAX_EXPECTED = 4  # face references that are registered ahead of the frames that use them
-MIN_ALPHA = 1 / 512  # below half a code value a blend shows nothing
 
 Placed = tuple[FaceStates, Tensor, Tensor]
 """Of a picture, on the CPU: tracked geometry, window [1, 3, 144, 192], registration [V + R, 2]"""
-
-
-@dataclass(frozen=True)
-class Patch:
-    """A rendered piece of a frame: rgb [h, w, 3] float32 0..255, alpha [h, w] float32 0..1, and
-    its top-left corner x, y."""
-
-    rgb: NDArray[np.float32]
-    alpha: NDArray[np.float32]
-    x: int
-    y: int
 
 
 class RenderSession:
@@ -106,7 +87,7 @@ class RenderSession:
         self.renderer, self.model, self.mesh, self.template = renderer, model, mesh, template
         self.device = next(renderer.parameters()).device
         self._device_mesh = mesh.to(self.device)
-        self.dtype = convolution_dtype(self.device)
+        self._painter = Painter(renderer)
         self.repairs = renderer.decoder.changes_something()
         self.ablation = ablation
         self._cache: OrderedDict[int, Reference] = OrderedDict()
@@ -128,7 +109,6 @@ class RenderSession:
             )
         ]
         self._bank = bank
-        self._copier = PixelCopier(renderer.config.blur)
         self._bank_states = join_states([r.states for r in bank])
         scale = F.softplus(renderer.lip.mouth_scale).detach().cpu()
         self._mouths = MouthBank.of(self._bank_states, scale)
@@ -186,7 +166,8 @@ class RenderSession:
             face = self._lips_everywhere(maps, match, bank, lips, mouths)
         drift = self._drift(maps, new, old)
         maps = replace(maps, mask=needed_mask(self._device_mesh, maps, drift))
-        return self._compose(frame, target, maps, corner, face, mouth, drift, strength)
+        sketch = Sketch(target.window[0], maps, corner, face, mouth, drift)
+        return self._painter.paint(frame, sketch, strength)
 
     def _known(self, bank: list[FacePicture]) -> Tensor | None:
         """What the bank agreed on before [N, V + R, 2], where all of it knows for this mesh; on the
@@ -208,9 +189,6 @@ class RenderSession:
             self._placing[key] = self._ahead.submit(self._placed, picture)
         while len(self._placing) > MAX_EXPECTED:
             self._placing.popitem(last=False)
-
-    def _fast(self) -> torch.autocast:
-        return torch.autocast(self.device.type, self.dtype, enabled=self.dtype is not None)
 
     def _tracked(self, picture: FacePicture) -> FaceStates:
         """The geometry that the tracker saw in a picture."""
@@ -275,7 +253,7 @@ class RenderSession:
         states = shifted(tracked, offset[None])
         texture = torch.zeros(1, 1, 0, 1, 1, device=self.device)
         if latents:
-            with self._fast():
+            with fast_convolutions(self.device):
                 texture = self.renderer.encode_textures(image[None].to(self.device)).float()
         coarse = smoothed(image, self.renderer.config.blur)[0].to(self.device)
         place = torch.tensor(picture.origin).float()
@@ -311,7 +289,7 @@ class RenderSession:
         self, maps: TargetMaps, corner: Tensor, lips: LipReferences, match: Correspondence
     ) -> Attended:
         r = self.renderer
-        with self._fast():
+        with fast_convolutions(self.device):
             geometry = r.encode_target(maps.pncc).float()
         geometry = cut(geometry, corner // 4, (LIP_WINDOW[0] // 4, LIP_WINDOW[1] // 4))
         pncc, seen = cut(maps.pncc, corner, LIP_WINDOW), cut(maps.lips, corner, LIP_WINDOW)
@@ -323,101 +301,11 @@ class RenderSession:
         away = (target.drawn() - source.drawn())[..., :2].norm(dim=-1, keepdim=True)
         return maps.raster.interpolate(away)
 
-    def _compose(
-        self, frame: FacePicture, target: FaceStates, maps: TargetMaps, corner: Tensor,
-        face: Sources, mouth: Sources, drift: Tensor, strength: float,
-    ) -> Patch:  # fmt: skip
-        """Copy pixels at the frame's resolution, repair, match colours."""
-        window = target.window[0]
-        lips = put(cut(maps.lips, corner, LIP_WINDOW), corner, WINDOW)
-        x0, y0, width, height = _mask_rect(maps.mask[0, 0], window, frame)
-        if width == 0 or height == 0:
-            return Patch(np.zeros((0, 0, 3), np.float32), np.zeros((0, 0), np.float32), 0, 0)
-        grid = PixelGrid.of(x0, y0, width, height, window, self.device)
-        plain = sample(torch.cat([maps.mask, lips, drift], 1), grid)
-        mask, lip_weight, moved = plain[:1], plain[1:2], plain[2:3]
-        made = self._copier.copy(face, maps.mask, grid, mask[0])
-        rect = _inner_rect(lip_weight[0])
-        if rect is not None:
-            top, bottom, left, right = rect
-            part = grid.part(top, bottom, left, right, corner[0])
-            inside = cut(maps.lips, corner, LIP_WINDOW)
-            weight = lip_weight[:, top:bottom, left:right]
-            area = made[:, top:bottom, left:right]
-            area += (self._copier.copy(mouth, inside, part, weight[0]) - area) * weight
-            if self.repairs:
-                latent = mouth_latent(face.found.value, mouth.found.value, inside, corner)
-                pncc = cut(maps.pncc, corner, LIP_WINDOW)
-                area += self._repair(latent, pncc, made, grid, corner, part) * weight
-        region = frame.pixels[
-            y0 - frame.origin[1] : y0 - frame.origin[1] + height,
-            x0 - frame.origin[0] : x0 - frame.origin[0] + width,
-        ]
-        source = to_tensor(region, self.device)[0]
-        made = match_colour(made.clamp(0, 1), source, mask, moved)
-        alpha = mask[0] * strength
-        alpha = torch.where(alpha < MIN_ALPHA, 0.0, alpha)
-        drawn = torch.cat([made * 255, alpha[None]]).cpu()  # in one copy
-        rgb = drawn[:3].permute(1, 2, 0).contiguous()
-        return Patch(rgb.numpy(), drawn[3].numpy(), x0, y0)
-
-    def _repair(
-        self, latent: Tensor, pncc: Tensor, copied: Tensor, grid: PixelGrid, corner: Tensor,
-        part: PixelGrid,
-    ) -> Tensor:  # fmt: skip
-        """The decoder's correction of the mouth, computed on the lip window and enlarged to the
-        native pixels `part` of it; `copied` [3, H, W] lies on `grid` of the window."""
-        seen = _to_window(copied, grid.places() - corner[0].flip(0), LIP_WINDOW)
-        with self._fast():
-            correction = self.renderer.decoder(latent, pncc, seen).float()
-        return sample(correction, part)
-
 
 def _of(match: Correspondence, kept: slice) -> Correspondence:
     """The correspondence with some of the references."""
     parts = (match.place, match.cost, match.turn, match.mouth)
     return Correspondence(*(part[:, kept] for part in parts))
-
-
-def _to_window(copied: Tensor, grid: Tensor, size: tuple[int, int]) -> Tensor:
-    """Native pixels [3, H, W] at window places `grid` on the window's own pixels [1, 3, h, w],
-    outside by their border."""
-    h, w = size
-    first, last = grid[0, 0], grid[-1, -1]
-    step = (last - first) / grid.new_tensor([max(grid.shape[1] - 1, 1), max(grid.shape[0] - 1, 1)])
-    picture = copied[None]
-    factor = int(1 / float(step.mean())) if float(step.mean()) < 0.67 else 1
-    if factor > 1:  # average before taking fewer pixels
-        picture = F.avg_pool2d(picture, factor, ceil_mode=True, count_include_pad=False)
-    y = torch.arange(h, device=grid.device).add(0.5).sub(first[1]).div(step[1]).add(0.5)
-    x = torch.arange(w, device=grid.device).add(0.5).sub(first[0]).div(step[0]).add(0.5)
-    place = torch.stack([x.expand(h, w), y[:, None].expand(h, w)], -1) / factor
-    return sample_pixels(picture[None], place[None, None])[0]
-
-
-def _mask_rect(mask: Tensor, window: Tensor, frame: FacePicture) -> tuple[int, int, int, int]:
-    """Rectangle (x, y, width, height) of frame pixels where the mask counts."""
-    rect = _inner_rect(mask)
-    if rect is None:
-        return 0, 0, 0, 0
-    top, bottom, left, right = rect
-    x, y, scale = (float(v) for v in window)
-    height, width = frame.pixels.shape[:2]
-    x0 = max(int(np.floor(x + (left - 1) * scale)), frame.origin[0])
-    y0 = max(int(np.floor(y + (top - 1) * scale)), frame.origin[1])
-    x1 = min(int(np.ceil(x + (right + 1) * scale)), frame.origin[0] + width)
-    y1 = min(int(np.ceil(y + (bottom + 1) * scale)), frame.origin[1] + height)
-    return x0, y0, max(x1 - x0, 0), max(y1 - y0, 0)
-
-
-def _inner_rect(weight: Tensor) -> tuple[int, int, int, int] | None:
-    """(top, bottom, left, right) of the part of [h, w] above zero, None where there is none."""
-    seen = weight > MIN_ALPHA
-    both = torch.cat([seen.any(1), seen.any(0)]).cpu()
-    rows, columns = (b.nonzero()[:, 0] for b in both.split_with_sizes(list(seen.shape)))
-    if len(rows) == 0:
-        return None
-    return int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
 
 
 def _joined(textures: list[Tensor]) -> Tensor:

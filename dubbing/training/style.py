@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dubbing.dubber import choose_device
+from dubbing.device import choose_device
 from dubbing.errors import InputNotFound
 from dubbing.evaluation.style import STYLE, Retrieval, lower_motion, retrieval, style_code
 from dubbing.geometry.morphable import MorphableModel

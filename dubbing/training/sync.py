@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from dubbing.dubber import choose_device
+from dubbing.device import choose_device
 from dubbing.errors import InputNotFound
 from dubbing.geometry.morphable import MorphableModel
 from dubbing.geometry.topology import LIPS

@@ -30,6 +30,7 @@ from dubbing.errors import (
     UnfinishedJob,
 )
 from dubbing.job import SegmentRenderer, clean_state, state_path
+from dubbing.job.planning import JobPlanner, Request
 from dubbing.job.segments import Span
 from dubbing.media.planes import plane_view
 from dubbing.media.reader import VideoReader
@@ -269,10 +270,12 @@ def test_an_option_that_changes_the_result_is_named(
     name: str, dubber: Dubber, clip: Path, speech: Path, persona: Persona
 ) -> None:
     """Whatever is not known to change nothing is refused; a style counts as an input."""
-    was = dubber._describe(clip, speech, PIECES, persona, {})
+    planner = JobPlanner(dubber)
+    was = planner.describe(Request.of(clip, speech, None, PIECES, persona), speech)
     value = clip if name == "style" else OTHERWISE[name]
     changed = replace(RESUME, **{name: value})
-    found = was.differences(dubber._describe(clip, speech, changed, persona, {}))
+    now = planner.describe(Request.of(clip, speech, None, changed, persona), speech)
+    found = was.differences(now)
     assert len(found) == 1
     assert found[0].startswith("style file" if name == "style" else f"--{name.replace('_', '-')}:")
 

@@ -19,10 +19,11 @@ from dubbing.geometry.topology import N_VERTICES
 from dubbing.models.renderer import Renderer
 from dubbing.render.mesh import RenderMesh, extended_vertices
 from dubbing.render.mouths import Moments
+from dubbing.render.painting import Patch
 from dubbing.render.pictures import FacePicture, registered_bank
 from dubbing.render.registration import Registration
 from dubbing.render.scene import face_windows
-from dubbing.render.session import MAX_EXPECTED, Patch, RenderSession
+from dubbing.render.session import MAX_EXPECTED, RenderSession
 from dubbing.render.teeth import teeth_shares, with_teeth
 from dubbing.render.window import window_rect
 
