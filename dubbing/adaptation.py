@@ -24,12 +24,14 @@ from torch import Tensor, nn
 
 from dubbing.errors import PersonaInvalid
 from dubbing.geometry.morphable import MorphableModel
+from dubbing.held_back import best_look, hold_back, richest
 from dubbing.models.geometry_net import GeometryNet
+from dubbing.moments import interpolated
 from dubbing.motion import RATE, frame_features
 from dubbing.speech.features import FEATURE_RATE
 from dubbing.style_reference import StyleReference
 from dubbing.training.geometry_loss import GeometryLoss
-from dubbing.training.lags import MAX_LAG, correlation
+from dubbing.training.lags import MAX_LAG, best_lag, correlation
 
 PART = "audio_in"  # what learns: how sounds are told apart; later layers gained less
 FOLDS = 3  # stretches of time, each held back once
@@ -37,12 +39,9 @@ STEPS = 21
 CHECK_EVERY = 3  # steps between looks at what is held back
 LEARNING_RATE = 1e-4
 MAX_FRAMES = 40 * RATE  # of a clip; more takes longer (attention: squared) and tells little more
-GUARD = 8  # frames on either side of what is held back that nothing is learned from
 MIN_FRAMES = 4 * RATE  # usable frames of speech below which there is nothing to learn from
-MIN_GAIN = 0.01  # of the held-back correlation; less is chance
 LAG_STEP = 0.25  # frames; half a frame of offset costs as much as adaptation can gain
 MIN_PEAK = 0.5  # correlation at the best lag; unrelated sound stays below
-MAX_HOLE = 0.12  # s: over a longer hole (frames without a face) lips are not known
 
 
 @dataclass(frozen=True)
@@ -211,7 +210,9 @@ class Adapter:
         Args:
             step: called after each of at most `total` steps; an exception from it stops the work.
         """
-        grid, beta, known = _at_rate(speech.times, speech.beta)
+        count = int(speech.times[-1] * RATE + 1e-6) + 1
+        grid = torch.arange(count, dtype=torch.float64) / RATE
+        beta, known = interpolated(speech.times, speech.beta, grid)
         part = richest(known & (speech.gate(grid - speech.offset) > 0.5), MAX_FRAMES)
         grid, beta, known = grid[part], beta[part], known[part]
         lesson = self._lesson(speech, grid, beta, known, 0.0)
@@ -238,7 +239,7 @@ class Adapter:
         of the opening with the generic one there; `later` gives the lesson at another lag."""
         seen = self._opening(lesson.target[None], lesson)[0]
         made = self._opening(lesson.shown(self.net), lesson)[0]
-        whole, _ = best_lag(made, seen, lesson.weight)
+        whole, _ = best_lag(made, seen, weight=lesson.weight)
         scores = {}
         for k in range(-4, 5):
             moved = later(whole + k * LAG_STEP)
@@ -310,82 +311,3 @@ class Adapter:
                 **facts,
             )
         return Adaptation(changes[look + 1], **facts)
-
-
-def best_look(gains: Tensor) -> tuple[int, bool]:
-    """The moment of learning to take, and whether it is good enough to be taken.
-
-    Args:
-        gains: [F, K] gain of each held-back stretch at each look.
-
-    Returns:
-        the look with the highest mean gain among those at which no stretch gets worse and the
-        mean is at least `MIN_GAIN`; where there is none, the best of all and False.
-    """
-    mean = gains.mean(0)
-    fit = (gains.amin(0) >= 0) & (mean >= MIN_GAIN)
-    accepted = bool(fit.any())
-    look = int(torch.where(fit, mean, -torch.inf).argmax() if accepted else mean.argmax())
-    return look, accepted
-
-
-def richest(usable: Tensor, frames: int) -> slice:
-    """The `frames` neighbouring frames, or all, that hold the most usable ones of [T]."""
-    if len(usable) <= frames:
-        return slice(0, len(usable))
-    done = torch.cat([torch.zeros(1, dtype=torch.int64), usable.long().cumsum(0)])
-    start = int((done[frames:] - done[:-frames]).argmax())
-    return slice(start, start + frames)
-
-
-def stretches(weight: Tensor, count: int) -> list[tuple[int, int]]:
-    """[0, T) cut into `count` stretches that hold about as many frames with a weight each."""
-    done = weight.gt(0).cumsum(0)
-    cuts = [int((done <= done[-1] * k // count).sum()) for k in range(1, count)]
-    return list(zip([0, *cuts], [*cuts, len(weight)], strict=True))
-
-
-def hold_back(weight: Tensor, count: int) -> tuple[list[Tensor], Tensor]:
-    """What is judged and what is learned from while each stretch of [T] is held back.
-
-    Returns:
-        the frames with a weight of each stretch, and the weights [count, T] of the others: 0 in
-        the stretch and within `GUARD` frames of it.
-    """
-    held, learned = [], weight.repeat(count, 1)
-    for row, (start, end) in zip(learned, stretches(weight, count), strict=True):
-        held.append((weight[start:end] > 0).nonzero()[:, 0] + start)
-        row[max(start - GUARD, 0) : end + GUARD] = 0
-    return held, learned
-
-
-def best_lag(
-    made: Tensor, seen: Tensor, weight: Tensor, limit: int = MAX_LAG
-) -> tuple[float, float]:
-    """Frames by which `seen` [T] is late behind `made` [T], and their correlation there.
-
-    Args:
-        weight: [T] above 0 where `seen` is known and somebody speaks.
-    """
-    scores = {}
-    for lag in range(-limit, limit + 1):
-        frames = torch.arange(len(made), device=made.device)
-        kept = (frames + lag >= 0) & (frames + lag < len(made))
-        kept &= weight[(frames + lag).clamp(0, len(made) - 1)] > 0
-        scores[lag] = correlation(made[kept], seen[frames[kept] + lag])
-    lag = max(scores, key=lambda k: scores[k])
-    return float(lag), scores[lag]
-
-
-def _at_rate(times: Tensor, beta: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Moments k / 25 s [T] from the first picture to the last face, expressions [T, E] there
-    (linear between pictures), and whether they are known [T]."""
-    grid = torch.arange(int(times[-1] * RATE) + 1, dtype=torch.float64) / RATE
-    if len(times) < 2:
-        return grid, beta[:1].expand(len(grid), -1), torch.zeros(len(grid), dtype=torch.bool)
-    right = torch.searchsorted(times, grid).clamp(1, len(times) - 1)
-    left = right - 1
-    span = (times[right] - times[left]).clamp_min(1e-6)
-    share = ((grid - times[left]) / span).clamp(0, 1).to(beta)[:, None]
-    known = (span <= MAX_HOLE) & (grid >= times[0])
-    return grid, torch.lerp(beta[left], beta[right], share), known

@@ -8,10 +8,11 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from dubbing.moments import MAX_HOLE, interpolated
+
 RATE = 25  # Hz of the motion model
 MAX_FRAMES = 500  # expressions that are kept, 20 s
 PIECE = 50  # frames of which a long video gives one piece each
-MAX_HOLE = 0.12  # s: over a longer hole (frames without a face) nothing is interpolated
 
 
 @dataclass(frozen=True)
@@ -65,14 +66,9 @@ class StyleReference:
 
 def _at_rate(times: Tensor, beta: Tensor) -> Tensor:
     """A track without holes at 25 Hz from its first moment on: [N, E]."""
-    if len(times) == 1:
-        return beta
     count = int((times[-1] - times[0]) * RATE + 1e-6) + 1
     moments = times[0] + torch.arange(count, dtype=times.dtype) / RATE
-    right = torch.searchsorted(times, moments).clamp(1, len(times) - 1)
-    left = right - 1
-    share = ((moments - times[left]) / (times[right] - times[left])).clamp(0, 1)
-    return torch.lerp(beta[left], beta[right], share[:, None].to(beta.dtype))
+    return interpolated(times, beta, moments)[0]
 
 
 def _evenly(lengths: list[int]) -> list[int]:

@@ -11,10 +11,10 @@ from torch import Tensor
 from dubbing.errors import OptionInvalid
 from dubbing.geometry.morphable import eye_distance, lip_opening, lip_width
 from dubbing.geometry.topology import CHIN, SUBNASALE
+from dubbing.moments import MAX_HOLE
 from dubbing.motion import RATE
 
 MAX_LAG = 10  # frames at 25 Hz on either side, 0.4 s
-MAX_HOLE = 0.12  # s: over a longer hole (frames without a face) nothing is interpolated
 MIN_COMMON = 25  # frames, 1 s: two curves that share less can't be compared
 
 Curve = NDArray[np.float64]

@@ -15,26 +15,22 @@ from torch import Tensor
 
 import dubbing
 from dubbing.adaptation import (
-    GUARD,
     PART,
     STEPS,
     Adaptation,
     Adapter,
     OwnSpeech,
     adapted_network,
-    best_lag,
-    best_look,
-    hold_back,
-    richest,
-    stretches,
 )
 from dubbing.dubber import Dubber
 from dubbing.errors import PersonaInvalid
+from dubbing.held_back import GUARD, best_look, hold_back, richest, stretches
 from dubbing.media.audio import load_speech
 from dubbing.motion import RATE, frame_features
 from dubbing.options import DubOptions
 from dubbing.persona import Persona
 from dubbing.style_reference import StyleReference
+from dubbing.training.lags import best_lag
 from dubbing.weights import load_engine
 
 SPEECH = Path(dubbing.__file__).parent / "assets" / "demo_speech.flac"
@@ -224,7 +220,7 @@ def test_lag_counts_only_known_frames(lag: int) -> None:
     seen[50:90] = 99.0
     weight = torch.ones(200)
     weight[50:90] = 0
-    assert best_lag(made, seen, weight)[0] == lag
+    assert best_lag(made, seen, weight=weight)[0] == lag
 
 
 def test_nothing_is_learned_from_what_is_held_back() -> None:
