@@ -197,15 +197,15 @@ def clean_state(output: str | Path) -> bool:
 
 @contextmanager
 def _locked(folder: JobFolder, target: Path) -> Iterator[None]:
-    try:
-        with disk_errors(folder.path):
-            folder.path.mkdir(exist_ok=True)
-            lock = OutputLock(folder.lock, target)
-    except OSError as error:
-        raise OutputUnwritable(
-            f"the state can't be kept beside it: {error.strerror}", path=folder.path
-        ) from error
-    with lock:
+    with OutputLock(folder.lock, target) as lock:
+        try:
+            with disk_errors(folder.path):
+                folder.path.mkdir(exist_ok=True)
+                lock.take()
+        except OSError as error:
+            raise OutputUnwritable(
+                f"the state can't be kept beside it: {error.strerror}", path=folder.path
+            ) from error
         yield
 
 

@@ -15,16 +15,27 @@ from dubbing.errors import OutputBusy
 
 
 class OutputLock(Closing):
-    """Holds `path` locked (flock) until `release`. The file says who holds it.
+    """Holds `path` locked (flock) from `take` to `close`. The file says who holds it.
 
-    Raises:
-        OutputBusy: another process holds it.
-        OSError: the file can't be made.
+    An exception at any point, also one that a signal raises, leaves nothing locked that `close`
+    does not release: the descriptor is the object's before it is locked.
     """
 
     def __init__(self, path: Path, target: Path):
         self.path = path
-        self._file = self._taken(path, target)
+        self._target = target
+        self._file = -1
+
+    def take(self) -> None:
+        """Lock the file and write into it who does.
+
+        Raises:
+            OutputBusy: another process holds it.
+            OSError: the file can't be made.
+        """
+        while not self._taken():
+            self.close()  # its holder removed it between our opening and our locking it
+            self.path.parent.mkdir(exist_ok=True)
         owner = {
             "pid": os.getpid(),
             "host": socket.gethostname(),
@@ -33,24 +44,25 @@ class OutputLock(Closing):
         os.ftruncate(self._file, 0)
         os.pwrite(self._file, json.dumps(owner).encode(), 0)
 
-    @staticmethod
-    def _taken(path: Path, target: Path) -> int:
-        while True:
-            file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if path.exists() and os.path.samestat(os.fstat(file), path.stat()):
-                    return file
-                os.close(file)  # its holder removed it between our opening and our locking it
-                path.parent.mkdir(exist_ok=True)
-            except OSError as error:
-                owner = _owner(file)
-                os.close(file)
-                if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
-                    raise
-                raise OutputBusy(
-                    f"another run is making it{owner}", path=target, hint="wait for it, or stop it"
-                ) from error
+    def _taken(self) -> bool:
+        """Whether what is locked now is the file that lies at `path`."""
+        self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            owner = _owner(self._file)
+            self.close()
+            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+                raise
+            raise OutputBusy(
+                f"another run is making it{owner}",
+                path=self._target,
+                hint="wait for it, or stop it",
+            ) from error
+        try:
+            return os.path.samestat(os.fstat(self._file), self.path.stat())
+        except FileNotFoundError:
+            return False
 
     def close(self) -> None:
         """Let others in. The file itself is removed with the state, or stays with it."""

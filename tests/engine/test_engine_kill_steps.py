@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from dubbing.errors import DubbingError
-from dubbing.job import state_path
+from dubbing.job import held_state, lock, state_path
 from dubbing.job.folder import JobFolder
 from dubbing.report import save_bytes
 
@@ -65,3 +65,29 @@ def test_the_report_is_the_last_to_go(tmp_path: Path, monkeypatch: pytest.Monkey
     assert (gone[0], gone[-2:]) == ("job.json", ["report.json", "lock"])
     assert sorted(gone) == names
     assert not folder.path.exists()
+
+
+@pytest.mark.parametrize("call", ["pwrite", "fstat", "ftruncate"])
+def test_a_signal_while_the_lock_is_taken_leaves_no_state(
+    call: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was locked is let go before the state is removed: else the run meets its own lock."""
+    calls: list[object] = []
+
+    class InterruptedOnce:
+        def __getattr__(self, name: str) -> object:
+            return self.interrupted if name == call else getattr(os, name)
+
+        @staticmethod
+        def interrupted(*arguments: object) -> object:
+            done = getattr(os, call)(*arguments)
+            calls.append(arguments)
+            if len(calls) == 1:
+                raise KeyboardInterrupt
+            return done
+
+    monkeypatch.setattr(lock, "os", InterruptedOnce())
+    with pytest.raises(KeyboardInterrupt), held_state(tmp_path / "o.mp4"):
+        raise AssertionError("never held")
+    assert len(calls) == 2, "once in the run, once as its state is removed"
+    assert not list(tmp_path.iterdir())
