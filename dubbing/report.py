@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 import errno
 import json
-import os
-import secrets
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -14,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from dubbing.errors import DiskFull, OutputUnwritable
+from dubbing.whole_file import whole_file
 
 SCHEMA = 2
 """Of the report's JSON, described in docs/report.md; 1 had neither this field nor checksums."""
@@ -232,13 +231,8 @@ def save_bytes(path: str | Path, data: bytes) -> None:
     """
     path = Path(path)
     try:
-        # a file, not a folder: what a killed process leaves has to be easy to remove
-        part = path.with_name(f".dub-{secrets.token_hex(4)}.part")
-        try:
-            part.write_bytes(data)
-            os.replace(part, path)
-        finally:
-            part.unlink(missing_ok=True)
+        with whole_file(path) as partial:
+            partial.write_bytes(data)
     except OSError as error:
         if error.errno == errno.ENOSPC:
             raise DiskFull("no room left on the disk", path=path) from error

@@ -15,10 +15,13 @@ import numpy as np
 def whole_file(path: Path) -> Iterator[Path]:
     """A path of the writer's own to write to; at the end of the block it becomes `path`.
 
+    It is a file, not a folder, and its name is short: what a killed process leaves is easy to
+    remove, and `path` may have the longest name that the file system takes.
+
     The processes of a run on several devices fill one cache: two that write the same entry at
     once each write their own file, and the later one's replaces the earlier one's.
     """
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    partial = path.with_name(f".dub-{secrets.token_hex(4)}.part")
     try:
         yield partial
         partial.replace(path)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -24,6 +25,7 @@ from dubbing.media.audio import audio_duration, check_speech, load_speech
 from dubbing.media.containers import check_video_codec
 from dubbing.media.encoders import check_encoder, video_encoder
 from dubbing.media.hardware import check_decoder
+from dubbing.media.index import FrameIndex
 from dubbing.media.mixing import mix_speech
 from dubbing.media.output import check_output
 from dubbing.media.probe import require_audio, require_video
@@ -202,8 +204,7 @@ class _Work:
             )
             index = reader.index
             units[0] = index.count
-        length = audio_duration(self.audio, self.options.limits)
-        plan = plan_output(index.times, index.duration, length, self.options.length)  # type: ignore[arg-type]
+        length, plan = self._output(index)
         motion = self._motion(self.audio, plan, persona)
         findings = Findings(index, speaker, faces, length, self.stages)
         persona.save(self.folder.persona)
@@ -224,8 +225,7 @@ class _Work:
             )
             index = reader.index
             units[0] = index.count
-        length = audio_duration(self.audio, self.options.limits)
-        plan = plan_output(index.times, index.duration, length, self.options.length)  # type: ignore[arg-type]
+        length, plan = self._output(index)
         for number, speaker in enumerate(learned):
             motion = self._motion(speeches[speaker.name], plan, speaker.persona)
             places = self.folder.voice(number)
@@ -238,6 +238,11 @@ class _Work:
 
     def _video(self) -> VideoReader:
         return VideoReader(self.video, limits=self.options.limits, decoder=self.options.decoder)
+
+    def _output(self, index: FrameIndex) -> tuple[Fraction, OutputPlan]:
+        """Seconds of the sound, and the frames of the result."""
+        length = audio_duration(self.audio, self.options.limits)
+        return length, plan_output(index.times, index.duration, length, self.options.length)  # type: ignore[arg-type]
 
     def _motion(self, speech: str, plan: OutputPlan, persona: Persona) -> Motion:
         """Stage 1 for the whole result."""

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dubbing.models.renderer import Decoder, Renderer, sample_pixels
+from dubbing.models.renderer import Renderer, sample_pixels
 from dubbing.render.compose import match_colour
 from dubbing.render.copying import PixelCopier, PixelGrid, Sources, sample
 from dubbing.render.pictures import FacePicture, to_tensor
@@ -62,11 +62,15 @@ class Painter:
     """Draws sketches with the pixels of their references.
 
     Args:
-        renderer: on the device that draws; of it the decoder is used, where it changes something.
+        renderer: on the device that draws; of it the decoder is used.
+
+    Attributes:
+        repairs: whether the decoder changes something; else it is left out.
     """
 
     def __init__(self, renderer: Renderer):
-        self._decoder = renderer.decoder if renderer.decoder.changes_something() else None
+        self.repairs = renderer.decoder.changes_something()
+        self._decoder = renderer.decoder
         self._device = next(renderer.parameters()).device
         self._copier = PixelCopier(renderer.config.blur)
 
@@ -102,13 +106,12 @@ class Painter:
         weight = lip_weight[:, top:bottom, left:right]
         area = made[:, top:bottom, left:right]
         area += (self._copier.copy(sketch.mouth, inside, part, weight[0]) - area) * weight
-        if self._decoder is not None:
-            area += self._repair(self._decoder, sketch, inside, made, grid, part) * weight
+        if self.repairs:
+            area += self._repair(sketch, inside, made, grid, part) * weight
 
     def _repair(
-        self, decoder: Decoder, sketch: Sketch, inside: Tensor, copied: Tensor, grid: PixelGrid,
-        part: PixelGrid,
-    ) -> Tensor:  # fmt: skip
+        self, sketch: Sketch, inside: Tensor, copied: Tensor, grid: PixelGrid, part: PixelGrid
+    ) -> Tensor:
         """The decoder's correction of the mouth, computed on the lip window, whose lip mask is
         `inside`, and enlarged to the native pixels `part` of it; `copied` [3, H, W] lies on `grid`
         of the window."""
@@ -118,7 +121,7 @@ class Painter:
         pncc = cut(sketch.maps.pncc, corner, LIP_WINDOW)
         seen = _to_window(copied, grid.places() - corner[0].flip(0), LIP_WINDOW)
         with fast_convolutions(self._device):
-            correction = decoder(latent, pncc, seen).float()
+            correction = self._decoder(latent, pncc, seen).float()
         return sample(correction, part)
 
 

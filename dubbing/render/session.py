@@ -88,7 +88,7 @@ class RenderSession:
         self.device = next(renderer.parameters()).device
         self._device_mesh = mesh.to(self.device)
         self._painter = Painter(renderer)
-        self.repairs = renderer.decoder.changes_something()
+        self.repairs = self._painter.repairs
         self.ablation = ablation
         self._cache: OrderedDict[int, Reference] = OrderedDict()
         self._placing: OrderedDict[int, Future[Placed]] = OrderedDict()
